@@ -18,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from warm import end, free_port, until_healthy, whole  # type: ignore[import-not-found]
+from warm import end, free_port, until_healthy, whole
 
 GOALS = {"check_per_python_pass": 10.0, "declared_ms": 10.0}
 MODELS = 200

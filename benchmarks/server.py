@@ -33,7 +33,7 @@ from llama_runner.serving.server_process import Server
 if TYPE_CHECKING:
     from llama_runner.core.events import Event
 
-FAKE = Path(__file__).parents[1] / "tests" / "server" / "fake_llama_server.py"
+FAKE = Path(__file__).parents[1] / "tests" / "serving" / "fake_llama_server.py"
 GOALS = {"within_s": 1.0, "kept_bytes": 16 << 20}
 
 

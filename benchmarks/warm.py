@@ -34,7 +34,7 @@ def hook(event, arguments):
         opened.add(os.fsdecode(arguments[0]))
 sys.addaudithook(hook)
 sys.argv[0] = "llama-runner"
-from llama_runner.cli.start import main
+from llama_runner.cli.entry_point import main
 status = main()
 inside = sorted(path for path in opened if path.startswith(sys.argv[sys.argv.index("--root") + 1]))
 sizes = {path: os.path.getsize(path) for path in inside if os.path.isfile(path)}

@@ -26,7 +26,7 @@ from llama_runner.store.local_sources import LocalSources
 
 if TYPE_CHECKING:
     from llama_runner.core.digest import Key
-    from llama_runner.core.step_protocols import Workspace
+    from llama_runner.core.step_interfaces import Workspace
 
 
 class Answers(Step):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         TimedOut,
         Unreachable,
     )
-    from llama_runner.client.replies import Reply, ReplyChunk
+    from llama_runner.client.reply_types import Reply, ReplyChunk
     from llama_runner.client.sync_client import Client, Stream
     from llama_runner.config.config import Config
     from llama_runner.config.deployment import Deployment, DeploymentPlan
@@ -43,27 +43,27 @@ if TYPE_CHECKING:
     from llama_runner.doctor import Diagnosis
     from llama_runner.doctor.self_test import SelfTestResult
     from llama_runner.generate.errors import CannotGenerate
-    from llama_runner.generate.files import Generated, GenerateOptions
+    from llama_runner.generate.generated_files import Generated, GenerateOptions
     from llama_runner.library.artifact_history import History
     from llama_runner.library.lock_check import LockCheck
     from llama_runner.llama_cpp.installed_builds import Build, BuildStore
     from llama_runner.llama_cpp.newer_versions import Updates
     from llama_runner.recommend.recommendation import Recommendation
-    from llama_runner.request.install_services import Service
     from llama_runner.request.lock_differences import LockDiffers
     from llama_runner.request.lock_models import LockResult
     from llama_runner.request.model_inspection import Inspection
-    from llama_runner.request.results import BuildResult, ModelFile, PlanResult, Prepared
+    from llama_runner.request.result_types import BuildResult, ModelFile, PlanResult, Prepared
+    from llama_runner.request.system_services import Service
+    from llama_runner.root_status import Status
     from llama_runner.serving.async_server import AsyncServer
     from llama_runner.serving.errors import AmbiguousName, NoSuchServer, PortTaken
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
     from llama_runner.serving.log_reader import ServerLog
-    from llama_runner.serving.profiles import CannotKeep
     from llama_runner.serving.running_server import RunningServer
     from llama_runner.serving.server_entry import ServerEntry
     from llama_runner.serving.server_process import Server
+    from llama_runner.serving.tuned_profiles import CannotKeep
     from llama_runner.sources.hub.search import SearchResult
-    from llama_runner.status import Status
     from llama_runner.version import __version__
 
 __all__ = [
@@ -153,7 +153,7 @@ _WHERE = {
         "TimedOut",
         "Unreachable",
     ),
-    "llama_runner.client.replies": ("ReplyChunk", "Reply"),
+    "llama_runner.client.reply_types": ("ReplyChunk", "Reply"),
     "llama_runner.client.sync_client": ("Client", "Stream"),
     "llama_runner.config.config": ("Config",),
     "llama_runner.config.deployment": ("Deployment", "DeploymentPlan"),
@@ -174,7 +174,7 @@ _WHERE = {
     "llama_runner.doctor": ("Diagnosis",),
     "llama_runner.doctor.self_test": ("SelfTestResult",),
     "llama_runner.generate.errors": ("CannotGenerate",),
-    "llama_runner.generate.files": ("GenerateOptions", "Generated"),
+    "llama_runner.generate.generated_files": ("GenerateOptions", "Generated"),
     "llama_runner.library.artifact_history": ("History",),
     "llama_runner.library.lock_check": ("LockCheck",),
     "llama_runner.llama_cpp.installed_builds": ("Build", "BuildStore"),
@@ -183,18 +183,18 @@ _WHERE = {
     "llama_runner.request.lock_models": ("LockResult",),
     "llama_runner.request.lock_differences": ("LockDiffers",),
     "llama_runner.request.model_inspection": ("Inspection",),
-    "llama_runner.request.results": ("BuildResult", "ModelFile", "PlanResult", "Prepared"),
-    "llama_runner.request.install_services": ("Service",),
+    "llama_runner.request.result_types": ("BuildResult", "ModelFile", "PlanResult", "Prepared"),
+    "llama_runner.request.system_services": ("Service",),
     "llama_runner.serving.async_server": ("AsyncServer",),
     "llama_runner.serving.errors": ("AmbiguousName", "NoSuchServer", "PortTaken"),
     "llama_runner.serving.llama_server.launch_spec": ("ServerOptions",),
     "llama_runner.serving.log_reader": ("ServerLog",),
-    "llama_runner.serving.profiles": ("CannotKeep",),
+    "llama_runner.serving.tuned_profiles": ("CannotKeep",),
     "llama_runner.serving.running_server": ("RunningServer",),
     "llama_runner.serving.server_entry": ("ServerEntry",),
     "llama_runner.serving.server_process": ("Server",),
     "llama_runner.sources.hub.search": ("SearchResult",),
-    "llama_runner.status": ("Status",),
+    "llama_runner.root_status": ("Status",),
     "llama_runner.version": ("__version__",),
 }
 """The module of each public name."""

@@ -9,7 +9,7 @@ def main() -> int:
         from llama_runner.system.python_path import remove_working_directory_from_path  # noqa: PLC0415
 
         remove_working_directory_from_path()
-        from llama_runner.cli.start import main as run  # noqa: PLC0415
+        from llama_runner.cli.entry_point import main as run  # noqa: PLC0415
     except KeyboardInterrupt:
         return 130
     return run()

@@ -8,11 +8,11 @@ from __future__ import annotations
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
+from llama_runner.api_preparation import Maker
 from llama_runner.core.events import Noticed, Warned
 from llama_runner.core.option_values import wrong_value_error
-from llama_runner.maker import Maker
 from llama_runner.request.graph_locations import spec_for
-from llama_runner.request.results import Prepared
+from llama_runner.request.result_types import Prepared
 from llama_runner.request.runner_methods import public_method
 from llama_runner.serving.launch_check import checked
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec
@@ -131,20 +131,22 @@ class Runner(Maker):
         config: Config | str | os.PathLike[str] | None = None,
         locked: bool = False,
         listen: Iterable[str] = (),
+        log_prompts: bool = False,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> ServerEntry:
         """Prepare declared models and serve them in the background; return the entry of what answers.
 
-        One model is served as ``detach`` serves it. Several, or one with ``listen``, are served by the gateway, at the
-        addresses of ``listen`` or else of the configuration. What runs already with the same launch stays; ``down``
-        stops it. The other arguments are those of ``deployment``.
+        One model is served as ``detach`` serves it. Several, or one with ``listen`` or ``log_prompts``, are served by
+        the gateway, at the addresses of ``listen`` or else of the configuration. With ``log_prompts`` its log has
+        prompts and answers. What runs already with the same launch stays; ``down`` stops it. The other arguments are
+        those of ``deployment``.
         """
         from llama_runner.serving.server_entry import ServerEntry  # noqa: PLC0415 - not on the warm path
 
         deployment = self.deployment(*names, config=config, locked=locked)
         prepared, listen = deployment.prepare(self.prepare), tuple(listen)
-        if listen or not deployment.is_one_server:
-            return deployment.start_gateway(listen, cancelled)
+        if listen or log_prompts or not deployment.is_one_server:
+            return deployment.start_gateway(listen, cancelled, log_prompts=log_prompts)
         [(name, layers)] = deployment.models.items()
         server = self.detach(
             prepared[name],
@@ -158,19 +160,26 @@ class Runner(Maker):
 
     @public_method
     def down(self, *, config: Config | str | os.PathLike[str] | None = None) -> list[ServerEntry]:
-        """Stop the servers and the gateway that run for a configuration; return their entries."""
-        return self.deployment(config=config).down()
+        """Stop the servers and the gateway that run for a configuration; return their entries.
+
+        The file is not read. Without one, what runs for the only configuration of this root is stopped; ``UsageError``
+        for several.
+        """
+        from llama_runner.config.stopping import down  # noqa: PLC0415 - not on the warm path
+
+        return down(self.servers, self._config_path(config), self._sink)
 
     @public_method
     def reload(self, *, config: Config | str | os.PathLike[str] | None = None) -> list[ServerEntry]:
         """Let what runs for a configuration follow a change of the file; return the entries of that.
 
-        Only models whose launch changed are stopped and started. Raises ``ServerError`` for a server in the foreground
+        Only models whose launch changed are stopped and started; what serves some models of the file goes on with
+        these. Raises ``ServerError`` for a server in the foreground
         of another process whose launch changed, and for a gateway that cannot use the file.
         """
         from llama_runner.config.reloading import reload  # noqa: PLC0415 - not on the warm path
 
-        return reload(self.deployment(config=config), self.prepare, lambda: self.up(config=config))
+        return reload(partial(self.deployment, config=config), self.prepare, partial(self.up, config=config))
 
     @public_method
     def ensure_ready(

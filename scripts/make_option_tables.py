@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from llama_runner.config import keys  # noqa: E402
+from llama_runner.config import known_keys  # noqa: E402
 from llama_runner.config.schema import FILE_NAME, schema  # noqa: E402
-from llama_runner.core.option import GROUPS, Option  # noqa: E402
+from llama_runner.core.option_definition import GROUPS, Option  # noqa: E402
 from llama_runner.request.run_options import OPTIONS  # noqa: E402
 
 HEAD = """# Options
@@ -70,36 +70,36 @@ KINDS = {
 
 def keys_page() -> str:
     """Return the page of the keys."""
-    model = keys.ROOT.tables["models"].named
+    model = known_keys.ROOT.tables["models"].named
     assert model is not None
-    own = {name: option for name, option in model.keys.items() if name not in keys.MODEL_OPTIONS}
+    own = {name: option for name, option in model.keys.items() if name not in known_keys.MODEL_OPTIONS}
     adapter, variant = (model.tables[name].named for name in ("adapters", "variants"))
     assert adapter is not None
     assert variant is not None
-    sampling = "".join(f"| `{name}` | number | `--{flag}` |\n" for name, flag in keys.SAMPLING.items())
+    sampling = "".join(f"| `{name}` | number | `--{flag}` |\n" for name, flag in known_keys.SAMPLING.items())
     free = """| `llama` | table | Options of llama-server, without dashes: `llama = { parallel = 2 }`. |
 | `sampling` | table | Defaults of sampling; see [below](#sampling). |
 | `template` | table | Arguments of the chat template. |
 """
     parts = [
         KEYS_HEAD,
-        _keys("The file", keys.ROOT.keys),
+        _keys("The file", known_keys.ROOT.keys),
         _keys("[models.NAME]", own, "Names the model and its life cycle; the options of `run` are keys too.") + free,
         *(
             _keys(
                 f"{group[0].upper()}{group[1:]}",
-                {key: option for key, option in keys.MODEL_OPTIONS.items() if option.group == group},
+                {key: option for key, option in known_keys.MODEL_OPTIONS.items() if option.group == group},
                 "Of models, presets and `[defaults]`." if group != "model" else _OF_MODELS,
             )
             for group in GROUPS
-            if any(option.group == group for option in keys.MODEL_OPTIONS.values())
+            if any(option.group == group for option in known_keys.MODEL_OPTIONS.values())
         ),
         "\n## sampling\n\n| key | value | option of llama-server |\n|---|---|---|\n" + sampling,
         _keys("[models.NAME.variants.NAME]", variant.keys, "`sampling` and `template` are tables here too."),
         _keys("[models.NAME.adapters.NAME]", adapter.keys),
-        _keys("[gateway]", keys.GATEWAY),
-        _keys("[gateway.memory]", keys.MEMORY),
-        _keys("[store]", keys.STORE),
+        _keys("[gateway]", known_keys.GATEWAY),
+        _keys("[gateway.memory]", known_keys.MEMORY),
+        _keys("[store]", known_keys.STORE),
     ]
     return "".join(parts)
 

@@ -28,7 +28,7 @@ sys.path.insert(0, str(REPOSITORY))
 import gguf  # noqa: E402
 
 from llama_runner.convert.families import ARCHITECTURES, family_of  # noqa: E402
-from llama_runner.convert.families.family import unchanged  # noqa: E402
+from llama_runner.convert.families.family_definition import unchanged  # noqa: E402
 from llama_runner.convert.official_architectures import MODELS  # noqa: E402
 from tests.convert.families.layouts import BASES  # noqa: E402
 

@@ -26,7 +26,7 @@ from llama_runner.llama_cpp.pinned_source import NestedFile, SourcePin, load_pin
 from llama_runner.store import layout
 from llama_runner.store.digest_cache import hash_file, hash_tree
 from llama_runner.system import archives, hardware
-from llama_runner.system.member_paths import BadArchive
+from llama_runner.system.archive_member_paths import BadArchive
 from llama_runner.system.processes import capture, python_module
 
 NEEDED = ("CMakeLists.txt", "convert_hf_to_gguf.py", "common/arg.cpp", "tools/quantize/quantize.cpp", "tools/server")

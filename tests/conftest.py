@@ -1,4 +1,4 @@
-"""What tests share: one root with the real llama.cpp built by our own pipeline, and roots that borrow its binaries."""
+"""What tests share: one root with the real llama.cpp built by our own pipeline, and roots that have its programs."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
-from platformdirs import user_cache_path
 
 from tests.command_server import CommandServer, do_not_sync
 from tests.fakehub.fixtures import certificate, hub, user_of_the_hub
+from tests.shared_root import REPOSITORY, Files, check_builds, files_of, link_builds, root_of_the_run, shared_root
 
-__all__ = ["certificate", "hub", "user_of_the_hub"]
+__all__ = ["REPOSITORY", "certificate", "hub", "shared_root", "user_of_the_hub"]
 
-REPOSITORY = Path(__file__).parents[1]
 MODULE = [sys.executable, "-m", "llama_runner"]
 
 
@@ -30,6 +28,9 @@ def pytest_configure() -> None:
     for name in [name for name in os.environ if name.startswith(("LLAMA_", "HF_"))]:
         if name not in KEPT:
             del os.environ[name]
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each command would compile the package, which takes a second
+    sys.dont_write_bytecode = False
+    os.environ["LLAMA_RUNNER_NO_CHECK"] = "1"  # tests of it take it back
     _take_interrupts()
     _stay_on_one_core()
     do_not_sync()
@@ -56,21 +57,29 @@ def _stay_on_one_core() -> None:
 KEPT = ("LLAMA_RUNNER_TEST_ROOT", "LLAMA_RUNNER_REFERENCE_PYTHON", "LLAMA_RUNNER_REFERENCE_TREE")
 
 
-def shared_root() -> Path:
-    """Return the root that survives test runs: compiling llama.cpp takes minutes, once."""
-    chosen = os.environ.get("LLAMA_RUNNER_TEST_ROOT")
-    return Path(chosen) if chosen else user_cache_path("llama_runner", appauthor=False) / "tests"
-
-
 @pytest.fixture(scope="session")
-def binaries() -> Path:
-    """Return a root where everything that the demo model needs is made, by the real pipeline."""
-    root = shared_root()
-    root.mkdir(parents=True, exist_ok=True)
-    with FileLock(root / "tests.lock"):
-        done = subprocess.run([*MODULE, "prepare", "--demo", "--root", str(root)], check=False, cwd=REPOSITORY)
-    assert done.returncode == 0, "llama.cpp could not be built; see above"
-    return root
+def binaries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return a root of this run where everything that the demo model needs is made, by the real pipeline."""
+    base = tmp_path_factory.getbasetemp()
+    root = root_of_the_run(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+    WATCHED.update({directory: files_of(directory) for directory in (root / "bins", shared_root() / "bins")})
+    yield root
+    check_builds(root)
+
+
+WATCHED: dict[Path, Files] = {}
+"""The programs that tests share, and what is there."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    """Fail a test after which the programs that tests share are others."""
+    result = yield
+    for directory, before in WATCHED.items():
+        WATCHED[directory] = now = files_of(directory)
+        changed = sorted({str(path) for path, _ in now.items() ^ before.items()})
+        assert not changed, f"while {item.nodeid} ran, this changed, which all tests share: {changed}"
+    return result
 
 
 @pytest.fixture(scope="session")
@@ -81,10 +90,9 @@ def llama_root(binaries: Path) -> Path:
 
 @pytest.fixture
 def root(tmp_path: Path, binaries: Path) -> Path:
-    """Return a root of its own, with a space and an umlaut, that has the built binaries and no models."""
+    """Return a root of its own, with a space and an umlaut, that has the built programs and no models."""
     path = tmp_path / "a röot"
-    path.mkdir()
-    (path / "bins").symlink_to(binaries / "bins")
+    link_builds(binaries, path)
     return path
 
 

@@ -120,7 +120,7 @@ def shell(tmp_path: Path, binaries: Path) -> Iterator[Shell]:
     for path in build.iterdir():
         os.link(path, copy / path.name)
     shell = Shell(directory, tmp_path / "a röot")
-    (directory / "text.txt").write_text(" ".join(map(str, range(4000))))
+    (directory / "text.txt").write_text(" ".join(map(str, range(700))))
     shell.words["TEXT"] = "text.txt"
     yield shell
     shell.run("llama-runner stop --all")

@@ -14,16 +14,17 @@ LADDER: tuple[frozenset[str], ...] = (
     frozenset({"engine", "remote"}),
     frozenset({"sources", "convert", "llama_cpp", "client"}),
     frozenset({"serving"}),
+    frozenset({"fidelity"}),
     frozenset({"steps"}),
     frozenset({"request"}),
     frozenset({"benchmark", "config", "doctor", "library", "recommend"}),
     frozenset({"generate"}),
-    frozenset({"api", "maker", "management", "status"}),
+    frozenset({"api", "api_preparation", "api_management", "root_status"}),
     frozenset({"gateway"}),
     frozenset({"cli", "pytest_plugin", "pytest_servers", "server"}),
     frozenset({"run_server", "__main__"}),
 )
 """From the bottom up. A package imports only from those below it; packages on one rung do not import each other.
 
-Modules that stand alone (``api`` and ``status``, the two of the pytest plugin) may import their neighbours.
+Modules that stand alone (``api`` and ``root_status``, the two of the pytest plugin) may import their neighbours.
 """

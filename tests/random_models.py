@@ -9,10 +9,12 @@ import gguf
 import numpy as np
 from filelock import FileLock
 
+from tests.shared_root import shared_root
+
 
 def random_model(root: Path, quantization: str = "f16") -> Path:
-    """Return a model of 100 M random weights. It is made once: ``root`` is the one that tests share."""
-    directory = root / "random-models"
+    """Return a model of 100 M random weights, which is kept between runs. ``root`` is that of the run."""
+    directory = shared_root() / "random-models"
     directory.mkdir(exist_ok=True)
     plain, wanted = directory / "random-100m-f16.gguf", directory / f"random-100m-{quantization}.gguf"
     with FileLock(directory / "lock"):

@@ -18,15 +18,15 @@ import pytest
 from tests.conftest import Command
 from tests.ladder import LADDER, PACKAGE
 
-ALONE = frozenset({"api", "maker", "management", "status", "pytest_plugin", "pytest_servers"})
+ALONE = frozenset({"api", "api_preparation", "api_management", "root_status", "pytest_plugin", "pytest_servers"})
 
 HEAVY = {
     "shutil", "numpy", "gguf", "huggingface_hub", "httpx", "httpx2",
     "click", "rich", "tqdm", "sqlite3", "safetensors", "filelock", "yaml", "tomlkit",
     "packaging", "platformdirs", "psutil", "cpuinfo", "cmake", "ninja", "importlib.metadata", "concurrent.futures",
     "asyncio", "email", "llama_runner.convert.errors", "llama_runner.convert.prepare_checkpoint",
-    "llama_runner.status", "llama_runner.client", "llama_runner.remote", "llama_runner.gateway", "aiohttp",
-    "fsspec", "s3fs", "cyclonedx", "packageurl",
+    "llama_runner.root_status", "llama_runner.client", "llama_runner.remote", "llama_runner.gateway", "aiohttp",
+    "fsspec", "s3fs", "cyclonedx", "packageurl", "_hashlib", "ssl", "tomllib",
 }  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def test_no_imports_go_in_a_circle() -> None:
 
 def test_the_core_is_pure() -> None:
     allowed = {"__future__", "collections", "dataclasses", "hashlib", "json", "math", "operator", "re", "typing"}
-    allowed |= {"pathlib", "typing_extensions", "inspect", "difflib", "llama_runner"}
+    allowed |= {"pathlib", "typing_extensions", "inspect", "difflib", "llama_runner", "_sha2", "_sha256"}
     for path in (PACKAGE / "core").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
@@ -150,17 +150,17 @@ socket.socket.connect = refuse
 from llama_runner import Runner
 prepared = Runner(sys.argv[1]).prepare(demo=True)
 assert prepared.ran == (), prepared.ran
-from llama_runner.cli import plan_model, serve_model, start, text_output
+from llama_runner.cli import entry_point, plan_model, serve_model, text_output
 json.dump(sorted(sys.modules), sys.stdout)
 """
 
 
 READERS = {
-    *("system", "doctor", "official_script_runner.py"),
+    *("system", "doctor", "official_script_runner.py", "original_driver.py", "numbers_driver.py"),
     *(
         "system/gpu_memory.py",
         "serving/reaper.py",
-        "serving/registry.py",
+        "serving/server_registry.py",
         "serving/llama_server/memory_check.py",
         "serving/port_owner.py",
     ),
@@ -189,6 +189,7 @@ def test_11_20_files_are_read_through_the_one_module_that_refuses_fifos_and_devi
 
 
 MOVING = {
+    "request/originals.py": "small files of an original that were fetched, as one directory",
     "remote/shared_store.py": "a file that was fetched part by part, into staging",
     "system/files.py": "replaces a file by its new content",
     "system/atomic_output.py": "a file that the user asked for",
@@ -235,7 +236,7 @@ NAMES = {
 }
 """Parts of such paths, which nobody but the layout joins to a directory."""
 OTHER_PATHS = {
-    "library/foreign_stores.py": "LM Studio's directory is called models",
+    "library/find_foreign_models.py": "LM Studio's directory is called models",
     "library/ollama_store.py": "Ollama's too",
     "sources/hub/names.py": "addresses of the Hub have /models/ too",
     "doctor/hardware_report.py": "/sys/bus/pci has files called vendor",
@@ -261,8 +262,8 @@ def test_12_04_paths_below_the_root_are_written_in_the_layout_only() -> None:
 
 
 OF_CONFIG = {
-    "library/foreign_stores.py": "whether a directory is a model of safetensors",
-    "convert/converter_corrections.py": "which models a correction concerns",
+    "convert/converter_corrections.py": "what a correction looks for in its text, on the warm path",
+    "library/find_foreign_models.py": "whether a directory is a model of safetensors",
     "convert/model_directory.py": "the reader",
     "core/model_files.py": "what conversion reads, as patterns",
     "convert/families/pooling.py": "config.json of a module of sentence-transformers",
@@ -316,6 +317,17 @@ def test_a_warm_start_loads_nothing_heavy_and_needs_no_network(binaries: Path) -
     assert sorted(loaded & HEAVY) == []
 
 
+def test_a_warm_start_compiles_no_annotations(binaries: Path) -> None:
+    code = (  # namedtuples of the standard library compile a function, which does not load the compiler's tree
+        "import sys\ncompiled = []\n"
+        "sys.addaudithook(lambda name, args: compiled.append(args[0]) if name == 'compile' else None)\n"
+        f"from llama_runner.cli.entry_point import main\nmain(['plan', '--demo', '--root', {str(binaries)!r}])\n"
+        "sys.stderr.write(repr([each for each in compiled if not each.startswith(b'lambda _cls')]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stderr == "[]"
+
+
 def test_importing_the_package_loads_nothing_of_it() -> None:
     code = "import llama_runner, sys; print([m for m in sys.modules if m.startswith('llama_runner')])"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
@@ -331,6 +343,14 @@ def test_a_command_defines_no_options_of_other_commands_and_collects_no_garbage_
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert json.loads(done.stdout) == [[], True]
+
+
+def test_the_gateway_listens_before_it_loads_the_pipeline() -> None:
+    code = "import json, sys\nimport llama_runner.gateway.main_process\nprint(json.dumps(list(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    heavy = HEAVY - {"asyncio", "email", "llama_runner.gateway", "aiohttp", "concurrent.futures", "shutil"}
+    pipeline = {"llama_runner.api", "llama_runner.request.pipeline_graph", "llama_runner.request.graph_locations"}
+    assert sorted(set(json.loads(done.stdout)) & (heavy | pipeline)) == []
 
 
 def test_importing_the_converter_is_cheap() -> None:
@@ -380,7 +400,7 @@ def third_party() -> set[str]:
     """Return the distributions that the package imports or starts."""
     found: set[str] = set()
     for path in PACKAGE.rglob("*.py"):
-        if path.name == "official_script_runner.py":  # runs in an environment of its own
+        if path.name in ("official_script_runner.py", "numbers_driver.py"):  # run in an environment of their own
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
@@ -390,7 +410,7 @@ def third_party() -> set[str]:
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in STARTED:
                 found |= {each.value for each in node.args if isinstance(each, ast.Constant)}  # type: ignore[misc]
     # typing_extensions is for type checkers, pytest is there where its plugin runs
-    others = {"llama_runner", "typing_extensions", "pytest", "tomllib", *sys.stdlib_module_names}
+    others = {"llama_runner", "typing_extensions", "pytest", "tomllib", "_sha2", "_sha256", *sys.stdlib_module_names}
     return {DISTRIBUTIONS.get(name, name) for name in found - others}
 
 
@@ -403,4 +423,6 @@ def test_11_32_what_is_imported_is_declared_and_what_is_declared_is_used() -> No
     declared = {re.match(r"[\w-]+", each)[0] for each in project["dependencies"]}  # type: ignore[index]
     extras = {re.split(r"[>=\[]", each)[0] for extra in project["optional-dependencies"].values() for each in extra}
     assert third_party() - extras == declared
-    assert third_party() & extras == {"aiohttp", "fsspec", "paramiko", "cyclonedx-python-lib", "packageurl-python"}
+    of_check = {"jinja2", "sentencepiece", "tokenizers"}
+    others = {"aiohttp", "fsspec", "paramiko", "cyclonedx-python-lib", "packageurl-python"}
+    assert third_party() & extras == of_check | others

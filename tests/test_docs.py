@@ -87,7 +87,7 @@ def test_every_option_that_is_told_exists() -> None:
 
 def test_every_error_and_call_that_is_told_exists() -> None:
     from llama_runner.client import errors
-    from llama_runner.client.replies import Reply
+    from llama_runner.client.reply_types import Reply
     from llama_runner.client.sync_client import Client, Requests, Stream
 
     table = PYTHON.partition("## Errors")[2].partition("```")[0]

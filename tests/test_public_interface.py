@@ -103,7 +103,7 @@ def test_options_of_a_service_become_the_words_of_run(tmp_path: Path) -> None:
 
 
 def test_words_of_run_mean_what_they_were_made_of() -> None:
-    from llama_runner.cli import options as shared
+    from llama_runner.cli import shared_options as shared
     from llama_runner.cli.run_cmd import run
     from llama_runner.request.run_arguments import run_arguments
 

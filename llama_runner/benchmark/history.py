@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.record import TREE
+from llama_runner.core.artifact_record import TREE
 from llama_runner.store import layout
 from llama_runner.store.digest_cache import StampCache, hash_file, source_stamp
 from llama_runner.system import hardware

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import LlamaRunnerError
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 
 if TYPE_CHECKING:
     from llama_runner.client.sync_client import Requests

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_runner.benchmark import history, llama_bench
@@ -13,7 +12,7 @@ from llama_runner.benchmark.tune import axes, search
 from llama_runner.core.errors import ServerError
 from llama_runner.request.runner_methods import public_method
 from llama_runner.request.running_model import named_server
-from llama_runner.serving import profiles
+from llama_runner.serving import tuned_profiles
 from llama_runner.serving.client_for_model import NOT_SHARED, client_at, client_of, may_share, text_server
 from llama_runner.store import layout
 from llama_runner.system import hardware
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from llama_runner.benchmark.tune import Settings
     from llama_runner.client.sync_client import Client, Requests
     from llama_runner.request.options import RunnerKeywords
-    from llama_runner.request.results import Prepared
+    from llama_runner.request.result_types import Prepared
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
     from llama_runner.serving.server_process import Server
     from llama_runner.store.artifacts import Store
@@ -186,10 +185,10 @@ class Benchmarks:
         options, load = text_server(server), load or Load()
         prepared = self._prepare(model, server=options, **keywords)
         directory = layout.profiles(self._store.root)
-        profiles.check_writable(directory)
+        tuned_profiles.check_writable(directory)
         tuned = search(
-            axes(options.threads or hardware.physical_cores(), os.cpu_count() or 1, list(kv_types)),
-            lambda settings: self._score(prepared, profiles.apply(settings, options), load, clients),
+            axes(options.threads or hardware.physical_cores(), hardware.logical_processors(), list(kv_types)),
+            lambda settings: self._score(prepared, tuned_profiles.apply(settings, options), load, clients),
             budget=budget,
             tell=on_try,
         )
@@ -207,9 +206,9 @@ class Benchmarks:
             utc_text(),
         )
         try:
-            path = profiles.write(directory, result.name, result.settings, result.about())
+            path = tuned_profiles.write(directory, result.name, result.settings, result.about())
         except OSError as error:
-            raise profiles.CannotKeep("profile", directory, error, _KEEPABLE, result) from None
+            raise tuned_profiles.CannotKeep("profile", directory, error, _KEEPABLE, result) from None
         return result.replace(path=path)
 
     def _score(self, prepared: Prepared, options: ServerOptions, load: Load, clients: int) -> float | None:
@@ -237,5 +236,5 @@ class Benchmarks:
             path = history.append_result(self._store, document)
         except OSError as error:
             directory = layout.benchmarks(self._store.private)
-            raise profiles.CannotKeep("result", directory, error, _KEEPABLE, result) from None
+            raise tuned_profiles.CannotKeep("result", directory, error, _KEEPABLE, result) from None
         return result.replace(path=path)

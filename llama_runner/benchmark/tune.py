@@ -6,7 +6,7 @@ import statistics
 import time
 from typing import TYPE_CHECKING
 
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -37,9 +37,12 @@ class TuneOutcome(Value):
     """Whether everything was tried; else the budget was spent."""
 
 
-def axes(cores: int, threads_of_machine: int, kv_types: Sequence[str]) -> list[Axis]:
-    """Return what is tried: threads, batches, flash attention, types of the KV cache; the likeliest to matter first."""
-    threads = sorted({max(1, cores // 2), max(1, cores - 1), threads_of_machine} - {cores})
+def axes(cores: int, processors: int, kv_types: Sequence[str]) -> list[Axis]:
+    """Return what is tried: threads, batches, flash attention, types of the KV cache; the likeliest to matter first.
+
+    ``cores`` and ``processors`` are the physical cores and the hardware threads that this process may use.
+    """
+    threads = sorted({max(1, cores // 2), max(1, cores - 1), processors} - {cores})
     return [
         tuple({"--threads": str(count)} for count in threads),
         tuple({"--flash-attn": word} for word in ("on", "off")),

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llama_runner.cli import options as shared
+from llama_runner.cli import shared_options as shared
 from llama_runner.cli.command_runner import runner_for
+from llama_runner.cli.escaped_output import say
 from llama_runner.cli.help import GroupedCommand
-from llama_runner.cli.safe_output import say
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.core.sizes import size_text
 from llama_runner.request.artifact_options import ARTIFACTS

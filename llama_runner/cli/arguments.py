@@ -79,8 +79,11 @@ def arguments_of(values: Mapping[str, Any]) -> Arguments:
 def keywords(options: Mapping[str, Any]) -> dict[str, Any]:
     """Take the arguments of ``Runner.prepare`` out of a command's options."""
     read = [option for option in artifact_options.ARTIFACTS if option.reader == "artifacts"]
-    asked = {o.name: options[o.argument] for o in read if o.name != "force_step" and o.argument in options}
-    asked["projector"] = not options["no_projector"]
+    asked = {
+        o.name: not options[o.argument] if o.is_negated else options[o.argument]
+        for o in read
+        if o.name != "force_step" and o.argument in options
+    }
     asked["force"] = ("all",) if options["force"] else options["force_step"]
     return {"model": options["model"], **asked} if "model" in options else asked
 
@@ -113,6 +116,8 @@ def server_options(values: Mapping[str, Any], *, fixed: tuple[str, ...] = ()) ->
     asked = ServerOptions(extra=options.extra, fixed=fixed, names=declared.names if declared else (), **read)
     if options["profile"] is None:
         return asked
-    from llama_runner.serving import profiles  # noqa: PLC0415 - only for a profile
+    from llama_runner.serving import tuned_profiles  # noqa: PLC0415 - only for a profile
 
-    return profiles.apply(profiles.read(layout.profiles(layout.find_root(options["root"])), options["profile"]), asked)
+    return tuned_profiles.apply(
+        tuned_profiles.read(layout.profiles(layout.find_root(options["root"])), options["profile"]), asked
+    )

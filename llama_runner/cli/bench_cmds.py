@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 from click.core import ParameterSource
 
-from llama_runner.cli import options as shared
-from llama_runner.cli.infer_cmds import own_options
+from llama_runner.cli import shared_options as shared
+from llama_runner.cli.escaped_output import say
+from llama_runner.cli.infer_and_chat_cmds import own_options
 from llama_runner.cli.llama_server_options import ServerCommand
-from llama_runner.cli.safe_output import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from llama_runner.api import Runner
     from llama_runner.benchmark.results import BenchTest, Level, ProgramFigures, ServerFigures
     from llama_runner.benchmark.tune import Settings
-    from llama_runner.serving.profiles import CannotKeep
+    from llama_runner.serving.tuned_profiles import CannotKeep
 
 _Result = TypeVar("_Result")
 
@@ -121,7 +121,7 @@ def _show_result(given: dict[str, Any], measure: Callable[[], ServerFigures | Pr
 
 def _measured(measure: Callable[[], _Result]) -> tuple[_Result, CannotKeep | None]:
     """Return a result, and the error to raise once it is printed where it could not be kept."""
-    from llama_runner.serving.profiles import CannotKeep  # noqa: PLC0415 - not for --help
+    from llama_runner.serving.tuned_profiles import CannotKeep  # noqa: PLC0415 - not for --help
 
     try:
         return measure(), None

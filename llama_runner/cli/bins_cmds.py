@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llama_runner.cli import options as shared
+from llama_runner.cli import shared_options as shared
 from llama_runner.cli.bins_update import update
-from llama_runner.cli.safe_output import say
+from llama_runner.cli.escaped_output import say
 from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:
     from llama_runner.api import Runner
     from llama_runner.llama_cpp.installed_builds import Build, BuildStore
-    from llama_runner.request.results import BuildResult
+    from llama_runner.request.result_types import BuildResult
 
 _COLUMNS = ("name", "build", "from", "size", "age", "proven", "")
 

@@ -6,15 +6,15 @@ import gc
 import signal
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.cli.declared_models import config_path
+from llama_runner.cli.declared_model_arguments import config_path
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.api import Runner
+    from llama_runner.api_management import Management
     from llama_runner.config.config import Config
     from llama_runner.core.events import Event
-    from llama_runner.management import Management
 
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _LOCK_TIMEOUT_S = 600.0
@@ -37,7 +37,7 @@ def runner_for(given: dict[str, Any], *, events: bool = False, config: Config | 
 
 def root_of(given: dict[str, Any]) -> Management:
     """Return a root that prints progress on stderr. Loads the printer at the first event, and not the pipeline."""
-    from llama_runner.management import Management  # noqa: PLC0415 - not for --help
+    from llama_runner.api_management import Management  # noqa: PLC0415 - not for --help
 
     printer = None
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     import click
 
+    from llama_runner.api_management import Management
     from llama_runner.config.config import Config
-    from llama_runner.management import Management
 
 _FILES = frozenset({"archive", "lora", "model", "output", "path", "patches", "schema", "source", "binaries"})
 """Parameters that take the path of a file or a directory, beside the options of kind ``file``."""
@@ -50,18 +50,18 @@ def values(parameter: click.Parameter, context: click.Context, incomplete: str) 
 
 
 def _root(context: click.Context) -> Management:
-    from llama_runner.management import Management  # noqa: PLC0415 - not for options
+    from llama_runner.api_management import Management  # noqa: PLC0415 - not for options
 
     return Management(context.params.get("root"))
 
 
 def _servers(context: click.Context) -> list[str]:
-    from llama_runner.serving import registry  # noqa: PLC0415
+    from llama_runner.serving import server_registry  # noqa: PLC0415
 
     directory = _root(context).servers
-    found = [*registry.running(directory), *registry.failed(directory)]
+    found = [*server_registry.running(directory), *server_registry.failed(directory)]
     if context.command.name in ("restart", "logs"):
-        found += registry.ended(directory)
+        found += server_registry.ended(directory)
     return list(dict.fromkeys(str(about.get("alias")) for about in found))
 
 
@@ -74,7 +74,7 @@ def _names(context: click.Context) -> list[str]:
 
 
 def _config(context: click.Context) -> Config | None:
-    from llama_runner.cli.declared_models import config_path  # noqa: PLC0415 - not for options
+    from llama_runner.cli.declared_model_arguments import config_path  # noqa: PLC0415 - not for options
     from llama_runner.config.config import Config  # noqa: PLC0415
 
     path = config_path(context.params | {"root": context.params.get("root")})
@@ -99,8 +99,8 @@ def _presets(context: click.Context) -> list[str]:
 
 def _keys(context: click.Context) -> list[str]:
     from llama_runner.config.errors import dotted  # noqa: PLC0415 - as above
-    from llama_runner.config.keys import SHARED_OPTIONS  # noqa: PLC0415
-    from llama_runner.config.lines import lines_of  # noqa: PLC0415
+    from llama_runner.config.known_keys import SHARED_OPTIONS  # noqa: PLC0415
+    from llama_runner.config.toml_statements import lines_of  # noqa: PLC0415
 
     config = _config(context)
     texts = [] if config is None else config.texts.values()
@@ -122,10 +122,10 @@ def _programs(context: click.Context) -> list[str]:
 
 
 def _profiles(context: click.Context) -> list[str]:
-    from llama_runner.serving import profiles  # noqa: PLC0415
+    from llama_runner.serving import tuned_profiles  # noqa: PLC0415
     from llama_runner.store import layout  # noqa: PLC0415
 
-    return profiles.names(layout.profiles(_root(context).root))
+    return tuned_profiles.names(layout.profiles(_root(context).root))
 
 
 def _quantizations(_context: click.Context) -> list[str]:

@@ -12,7 +12,7 @@ class _Commands(click.Group):
     elsewhere: ClassVar = {
         **dict.fromkeys(("check", "show", "list", "diff", "schema", "path"), "config_show_cmds"),
         **dict.fromkeys(("edit", "get", "set", "unset", "remove", "rename"), "config_edit_cmds"),
-        **dict.fromkeys(("import", "export"), "config_transfer_cmds"),
+        **dict.fromkeys(("import", "export"), "config_import_export_cmds"),
         "init": "config_init_cmd",
     }
     _named = frozenset(("list", "set", "import", "export"))

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llama_runner.cli import options as shared
+from llama_runner.cli import shared_options as shared
 from llama_runner.cli.config_show_cmds import given_path
+from llama_runner.cli.escaped_output import say
 from llama_runner.cli.help import GroupedCommand
-from llama_runner.cli.safe_output import say
 from llama_runner.core.errors import ToolError, UsageError
 
 if TYPE_CHECKING:

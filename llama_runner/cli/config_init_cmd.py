@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llama_runner.cli import options as shared
+from llama_runner.cli import shared_options as shared
 from llama_runner.cli.command_runner import runner_for
+from llama_runner.cli.escaped_output import say
 from llama_runner.cli.help import GroupedCommand
-from llama_runner.cli.safe_output import say
 from llama_runner.config.find import FILE_NAME, VARIABLE
 from llama_runner.core.errors import LlamaRunnerError, UsageError
 from llama_runner.core.sizes import size_text
@@ -223,7 +223,7 @@ def _siblings(source: str, word: str) -> list[Path]:
 
 def _as_written(text: str) -> str:
     """Return a path as an absolute one, as the file may lie elsewhere; anything else as it is."""
-    from llama_runner.config.values import is_path  # noqa: PLC0415 - not for --help
+    from llama_runner.config.value_types import is_path  # noqa: PLC0415 - not for --help
 
     is_file = is_path(text, Path.cwd()) or (text.endswith((".gguf", ".keys")) and "://" not in text)
     return os.path.abspath(user_path(text)) if is_file else text  # noqa: PTH100 - links are not followed

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llama_runner.cli import options as shared
-from llama_runner.cli.declared_models import config_path
+from llama_runner.cli import shared_options as shared
+from llama_runner.cli.declared_model_arguments import config_path
+from llama_runner.cli.escaped_output import say
 from llama_runner.cli.help import GroupedCommand
-from llama_runner.cli.safe_output import say
-from llama_runner.config.keys import SOURCES
+from llama_runner.config.known_keys import SOURCES
 from llama_runner.core.errors import ExitCode, StoreError
 from llama_runner.request.artifact_options import ARTIFACTS
 
@@ -92,12 +92,12 @@ def show(**given: Any) -> None:
     given: they count more than the file, as there.
     """
     from llama_runner.cli.arguments import arguments_of  # noqa: PLC0415 - not for --help
-    from llama_runner.config.keys import MODEL_OPTIONS  # noqa: PLC0415
+    from llama_runner.config.known_keys import MODEL_OPTIONS  # noqa: PLC0415
     from llama_runner.config.shown import effective  # noqa: PLC0415
 
     config, arguments = _loaded(given), arguments_of(given)
     flags = {
-        key: not given[option.argument] if option.name == "projector" else given[option.argument]
+        key: not given[option.argument] if option.is_negated else given[option.argument]
         for key, option in MODEL_OPTIONS.items()
         if option.argument in given and option.argument in arguments.given
     }
@@ -117,11 +117,11 @@ def show(**given: Any) -> None:
 
 
 def _resolved(config: Config, name: str, given: dict[str, Any]) -> Resolved:
-    from llama_runner.serving import profiles  # noqa: PLC0415 - not for --help
+    from llama_runner.serving import tuned_profiles  # noqa: PLC0415 - not for --help
     from llama_runner.store import layout  # noqa: PLC0415
 
     directory = layout.profiles(layout.find_root(given["root"]))
-    return config.resolved(name, lambda saved: profiles.read(directory, saved), chosen=given["profile"])
+    return config.resolved(name, lambda saved: tuned_profiles.read(directory, saved), chosen=given["profile"])
 
 
 def _row(each: Effective, origin: bool) -> list[str]:

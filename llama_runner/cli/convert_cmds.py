@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llama_runner.cli import options as shared
+from llama_runner.cli import shared_options as shared
+from llama_runner.cli.escaped_output import joined, say
 from llama_runner.cli.help import GroupedCommand
-from llama_runner.cli.safe_output import joined, say
 from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:
     from llama_runner.request.model_inspection import Inspection
-    from llama_runner.request.results import ModelFile
+    from llama_runner.request.result_types import ModelFile
 
 QUANTIZE_EXAMPLES = (
     "llama-runner quantize ./my-model -q q4_k_m -o model.gguf",

@@ -7,9 +7,9 @@ from contextlib import suppress
 from io import StringIO
 from typing import IO, TYPE_CHECKING, Literal
 
-from llama_runner.cli.safe_output import has_colour, styled
+from llama_runner.cli.escaped_output import has_colour, styled
 from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError
-from llama_runner.core.printable import printable_lines, printable_message
+from llama_runner.core.printable_text import printable_lines, printable_message
 from llama_runner.core.url_redaction import redacted
 
 if TYPE_CHECKING:

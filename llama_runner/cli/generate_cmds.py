@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llama_runner.cli import options as shared
+from llama_runner.cli import shared_options as shared
 from llama_runner.cli.command_runner import runner_for
-from llama_runner.cli.declared_models import config_path
+from llama_runner.cli.declared_model_arguments import config_path
+from llama_runner.cli.escaped_output import say
 from llama_runner.cli.help import GroupedCommand
-from llama_runner.cli.safe_output import say
-from llama_runner.core.printable import printable
+from llama_runner.core.printable_text import printable
 from llama_runner.core.sizes import parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llama_runner.generate.files import Generated, Target
+    from llama_runner.generate.generated_files import Generated, Target
 
 EXAMPLES = (
     "llama-runner generate dockerfile -o Dockerfile",
@@ -152,7 +152,7 @@ def systemd(**given: Any) -> None:
 
 
 def _write(target: Target, given: dict[str, Any]) -> None:
-    from llama_runner.generate.files import GenerateOptions  # noqa: PLC0415 - not for --help
+    from llama_runner.generate.generated_files import GenerateOptions  # noqa: PLC0415 - not for --help
 
     taken = {name: value for name, value in given.items() if name in GenerateOptions.fields and value is not None}
     if "memory" in taken:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llama_runner.cli.safe_output import has_colour, styled
-from llama_runner.core.option import GROUPS
+from llama_runner.cli.escaped_output import has_colour, styled
+from llama_runner.core.option_definition import GROUPS
 from llama_runner.request.run_options import OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from llama_runner.core.option import Option
+    from llama_runner.core.option_definition import Option
 
 OLD_FLAGS = {old: option.flags[-1] for option in OPTIONS for old in option.old_flags}
 """Spellings of earlier versions, and those of today."""
@@ -28,7 +28,7 @@ OTHER = "Options"
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Run": ("run", "up", "down", "reload", "infer", "chat", "gateway"),
-    "Models": ("models", "search", "convert", "quantize", "inspect", "recommend"),
+    "Models": ("models", "search", "convert", "quantize", "inspect", "check", "recommend"),
     "Plan": ("plan", "prepare", "why", "lock", "gc", "verify", "status"),
     "Servers": ("ps", "logs", "stop", "restart", "service", "bench", "tune"),
     "Configure": ("config", "presets", "generate"),

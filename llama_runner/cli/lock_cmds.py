@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llama_runner.cli import options as shared
+from llama_runner.cli import shared_options as shared
 from llama_runner.cli.arguments import arguments_of
 from llama_runner.cli.command_runner import runner_for
-from llama_runner.cli.declared_models import config_path, suggest_declared
+from llama_runner.cli.declared_model_arguments import config_path, suggest_declared
+from llama_runner.cli.escaped_output import say
 from llama_runner.cli.help import GroupedCommand
-from llama_runner.cli.safe_output import say
 from llama_runner.core.errors import ExitCode, SourceError
 from llama_runner.request.artifact_options import ARTIFACTS
 from llama_runner.request.lock_file import NAME as LOCK_FILE

@@ -12,8 +12,8 @@ gc.disable()  # nothing that is imported is garbage, and to look for some takes 
 import click  # noqa: E402
 
 from llama_runner.cli.error_output import form_of, report_usage  # noqa: E402
-from llama_runner.cli.exit_status import exit_status_of  # noqa: E402
 from llama_runner.cli.help import Formatter, GroupedCommand, write_commands, write_examples  # noqa: E402
+from llama_runner.cli.run_to_exit_status import exit_status_of  # noqa: E402
 from llama_runner.version import __version__  # noqa: E402
 
 if TYPE_CHECKING:
@@ -38,13 +38,14 @@ class _Commands(click.Group):
         **dict.fromkeys(("plan", "prepare", "status"), "plan_cmds"),
         **dict.fromkeys(("convert", "quantize", "inspect"), "convert_cmds"),
         **dict.fromkeys(("ps", "logs", "stop", "restart", "service"), "server_cmds"),
-        **dict.fromkeys(("infer", "chat"), "infer_cmds"),
+        **dict.fromkeys(("infer", "chat"), "infer_and_chat_cmds"),
         **dict.fromkeys(("bench", "tune"), "bench_cmds"),
         **dict.fromkeys(("up", "down", "reload", "gateway"), "up_cmds"),
         "config": "config_cmds",
         "generate": "generate_cmds",
         "search": "search_cmds",
         "recommend": "recommend_cmd",
+        "check": "check_cmd",
         "presets": "preset_cmds",
         "models": "models_cmds",
         "gc": "gc_cmds",

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
-from llama_runner.cli import options as shared
+from llama_runner.cli import shared_options as shared
 from llama_runner.cli.command_runner import root_of
-from llama_runner.cli.safe_output import say
+from llama_runner.cli.escaped_output import say
 from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.core.sizes import size_text
 from llama_runner.library.model_library import FORMS
@@ -20,8 +20,8 @@ from llama_runner.library.model_library import FORMS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from llama_runner.library.list_models import Model
     from llama_runner.library.model_details import Details
-    from llama_runner.library.models import Model
     from llama_runner.library.remove_models import Removal
 
 _COLUMNS = ("name", "revision", "quantizations", "size", "context", "last used", "in use by")
@@ -34,8 +34,8 @@ class _Models(click.Group):
 
     elsewhere: ClassVar = {
         "add": ("add_cmds", "add"),
-        "export": ("transfer_cmds", "export"),
-        "import": ("transfer_cmds", "import_"),
+        "export": ("models_import_export_cmds", "export"),
+        "import": ("models_import_export_cmds", "import_"),
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -100,7 +100,7 @@ def _filtered(found: list[Model], given: dict[str, Any]) -> list[Model]:
 
 
 def _table(found: Sequence[Model], *, everything: bool) -> list[str]:
-    from llama_runner.core.printable import printable  # noqa: PLC0415 - not for --help
+    from llama_runner.core.printable_text import printable  # noqa: PLC0415 - not for --help
 
     sources: dict[str, set[str]] = {}
     for model in found:
@@ -190,6 +190,11 @@ def _shown(found: Details) -> list[str]:
             lines.append(f"          took {size_text(each['memory'])} of memory when it was served")
         if each["quality"]:
             lines.append(f"          {', '.join(f'{name} {value}' for name, value in each['quality'].items())}")
+        if each["check"]:
+            lines.append(f"          checked: {each['check'].get('summary')}")
+            lines += [
+                f"          {one['cause']}: {one['part']}: {one['text']}" for one in each["check"].get("findings", ())
+            ]
     lines += [f"unreadable {path}: {why}" for path, why in model.problems.items()]
     return [*lines, *_drift(found.drift)]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from llama_runner.cli import options as shared
 from llama_runner.cli import plan_model, text_output
+from llama_runner.cli import shared_options as shared
 from llama_runner.cli.arguments import arguments_of
 from llama_runner.cli.command_runner import runner_for
 from llama_runner.cli.help import GroupedCommand

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from llama_runner.cli import arguments, text_output
 from llama_runner.cli.command_runner import runner_for
-from llama_runner.cli.safe_output import echo
+from llama_runner.cli.escaped_output import echo
 
 if TYPE_CHECKING:
     from llama_runner.cli.arguments import Arguments

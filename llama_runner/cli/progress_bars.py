@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from tqdm.std import tqdm
 
-from llama_runner.core.printable import printable
+from llama_runner.core.printable_text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from llama_runner.cli import options as shared
 from llama_runner.cli import serve_model
+from llama_runner.cli import shared_options as shared
 from llama_runner.cli.arguments import arguments_of
 from llama_runner.cli.llama_server_options import ServerCommand
 

@@ -9,8 +9,8 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from llama_runner.cli import arguments
 from llama_runner.cli.command_runner import STOP_SIGNALS, runner_for
-from llama_runner.cli.declared_models import about_config
-from llama_runner.cli.safe_output import PrintableBytes, unblock_streams
+from llama_runner.cli.declared_model_arguments import about_config
+from llama_runner.cli.escaped_output import PrintableBytes, unblock_streams
 from llama_runner.core.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def run(given: Arguments) -> None:
     server_options = arguments.server_options(given)
     runner = runner_for(given, events=given["as_json"])
     if given["detach"]:
-        from llama_runner.cli.detach import check_detach  # noqa: PLC0415 - only then
+        from llama_runner.cli.run_detached import check_detach  # noqa: PLC0415 - only then
 
         check_detach(runner, server_options, given)
     else:
@@ -55,7 +55,7 @@ def _run(runner: Runner, server_options: ServerOptions, given: Arguments) -> Non
     """Prepare and serve, until the server ends or is in the background."""
     prepared = runner.prepare(server=server_options, **arguments.keywords(given))
     if given["detach"]:
-        from llama_runner.cli.detach import detach  # noqa: PLC0415 - only then
+        from llama_runner.cli.run_detached import detach  # noqa: PLC0415 - only then
 
         with _StopSignals() as wish:
             detach(runner, prepared, server_options, given, wish.is_set)
@@ -71,7 +71,7 @@ def _run(runner: Runner, server_options: ServerOptions, given: Arguments) -> Non
             keeper = _keeper(server, given)
             wish.hand_to(keeper)
             if "NOTIFY_SOCKET" in os.environ:
-                from llama_runner.serving.unit_files import notify_ready  # noqa: PLC0415 - only for a service of the system
+                from llama_runner.serving.service_files import notify_ready  # noqa: PLC0415 - only for a service of the system
 
                 notify_ready(os.environ)
             from llama_runner.cli import text_output  # noqa: PLC0415 - not for --help

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llama_runner.cli import options as shared
+from llama_runner.cli import shared_options as shared
 from llama_runner.cli.arguments import arguments_of
-from llama_runner.cli.declared_models import about_config, is_declared, server_name, take_declared
-from llama_runner.cli.safe_output import PrintableBytes, say
-from llama_runner.core.printable import printable, printable_message
+from llama_runner.cli.declared_model_arguments import about_config, is_declared, server_name, take_declared
+from llama_runner.cli.escaped_output import PrintableBytes, say
+from llama_runner.core.printable_text import printable, printable_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from llama_runner.api import Runner
-    from llama_runner.request.install_services import Service, Services
+    from llama_runner.request.system_services import Service, Services
 
 _COLUMNS = ("name", "state", "url", "pid", "age", "memory", "VRAM", "slots", "tokens/s", "llama.cpp")
 
@@ -202,7 +202,7 @@ def show(name: str | None, system: bool, as_json: bool, run_options: tuple[str, 
 def _installed(name: str | None, words: tuple[str, ...]) -> Service | None:
     """Return the installed service that ``service show`` names; None where the words are those of ``run``."""
     from llama_runner.core.errors import SourceError  # noqa: PLC0415 - not for --help
-    from llama_runner.request.install_services import ServiceRefused  # noqa: PLC0415
+    from llama_runner.request.system_services import ServiceRefused  # noqa: PLC0415
     from llama_runner.sources.resolve_source import open_source  # noqa: PLC0415
 
     if name is not None:

@@ -11,9 +11,9 @@ import time
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
-from llama_runner.cli.safe_output import at_end, is_live, joined, terminal_of
+from llama_runner.cli.escaped_output import at_end, is_live, joined, terminal_of
 from llama_runner.core import events
-from llama_runner.core.printable import printable, printable_message
+from llama_runner.core.printable_text import printable, printable_message
 from llama_runner.core.sizes import size_text
 from llama_runner.request.plan_text import reason_text, why_text
 from llama_runner.serving.llama_server.served_task import described, purpose_of
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     from llama_runner.cli.progress_bars import ProgressBars
     from llama_runner.config.deployment import DeploymentPlan
-    from llama_runner.request.results import PlanResult, Prepared
+    from llama_runner.request.result_types import PlanResult, Prepared
+    from llama_runner.root_status import Status
     from llama_runner.serving.running_server import RunningServer
     from llama_runner.serving.server_process import Server
-    from llama_runner.status import Status
 
 _LINE_EVERY_S = 10.0
 _RATE_OVER_S = 10.0
@@ -222,6 +222,8 @@ def plan(forecast: PlanResult) -> str:
         where = "" if planned.place is None else str(planned.place).rstrip("/")
         lines.append(f"{planned.step.kind:<9} {planned.action:<5} {where}")
         lines += [f"{'':<15} {why}" for why in why_text(planned)]
+    if forecast.check.get("summary"):
+        lines.append(f"checked   {forecast.check['summary']}")
     needs = forecast.plan.estimate
     if needs.fetch or needs.disk:
         lines.append(f"needs     {size_text(needs.fetch)} from the network, {size_text(needs.disk)} of disk")
@@ -248,7 +250,8 @@ def deployment_plan(forecast: DeploymentPlan) -> list[str]:
 
 def prepared(of: Prepared) -> str:
     """Return where everything is."""
-    text = joined([f"model     {of.model}", f"server    {of.server}"])
+    lines = [f"model     {of.model}", f"server    {of.server}"]
+    text = joined([*lines, f"check     {of.check['summary']}"] if of.check.get("summary") else lines)
     return f"{text}\n{quality(of.quality)}" if of.quality else text
 
 
@@ -282,13 +285,15 @@ def summary(of: Prepared, server: Server | RunningServer, threads: int, *, stop:
         "context": context,
         "purpose": described(spec, facts, os.environ) or "",
         "steps": " · ".join(steps),
+        "check": of.check.get("summary", ""),
         "log": server.log_name,
         "listening": f"{server.url}   (a web UI; the OpenAI API is at {server.url}/v1)",
     }
     if spec.api_key == "auto":
         lines["API key"] = f"{server.api_key}   (shown this once)"
     lines |= {"try": example(of, server), "stop": stop}
-    return f"\n{joined(f'{name:<9} {value}' for name, value in lines.items() if value or name != 'purpose')}\n"
+    shown = (f"{name:<9} {value}" for name, value in lines.items() if value or name not in ("purpose", "check"))
+    return f"\n{joined(shown)}\n"
 
 
 def example(of: Prepared, server: Server | RunningServer) -> str:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from llama_runner.cli import options as shared
+from llama_runner.cli import shared_options as shared
 from llama_runner.cli import text_output
 from llama_runner.cli.command_runner import runner_for
-from llama_runner.cli.declared_models import config_path
+from llama_runner.cli.declared_model_arguments import config_path
+from llama_runner.cli.escaped_output import say, unblock_streams
 from llama_runner.cli.help import GroupedCommand
-from llama_runner.cli.safe_output import say, unblock_streams
 from llama_runner.config.errors import no_config_error
-from llama_runner.core.printable import printable
+from llama_runner.core.printable_text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from llama_runner.config.deployment import Deployment
@@ -32,6 +32,9 @@ _LISTEN = shared.option(
     help="Address of the gateway: HOST:PORT, or the path of a UNIX socket. May be repeated.",
     default_text="that of the configuration, or 127.0.0.1:8080",
 )
+_LOG_PROMPTS = shared.option(
+    "--log-prompts", is_flag=True, help="Write prompts and answers to the log of the gateway; never keys."
+)
 _DETACH = shared.option("--detach", is_flag=True, help="Run in the background and return once it is ready.")
 
 
@@ -42,6 +45,7 @@ _DETACH = shared.option("--detach", is_flag=True, help="Run in the background an
 @_LOCKED
 @_DETACH
 @_LISTEN
+@_LOG_PROMPTS
 def up(**given: Any) -> None:
     """Prepare the declared models and serve them.
 
@@ -54,10 +58,11 @@ def up(**given: Any) -> None:
     if given["dry_run"]:
         found = deployment.plan()
         say(json.dumps(found.to_json())) if given["as_json"] else say(*text_output.deployment_plan(found))
-    elif deployment.is_one_server and not given["listen"]:
+    elif deployment.is_one_server and not (given["listen"] or given["log_prompts"]):
         _run_one(given, deployment)
     elif given["detach"]:
-        _tell(runner.up(*given["names"], config=path, locked=given["locked"], listen=given["listen"]), given)
+        more = {name: given[name] for name in ("locked", "listen", "log_prompts")}
+        _tell(runner.up(*given["names"], config=path, **more), given)
     else:
         deployment.prepare(runner.prepare)
         _serve(deployment, given)
@@ -69,6 +74,7 @@ def up(**given: Any) -> None:
 @_LOCKED
 @_DETACH
 @_LISTEN
+@_LOG_PROMPTS
 def gateway(**given: Any) -> None:
     """Serve the declared models behind one endpoint; each is prepared and loaded when it is asked for.
 
@@ -78,7 +84,7 @@ def gateway(**given: Any) -> None:
     runner = runner_for(given)
     deployment = runner.deployment(*given["names"], config=path, locked=given["locked"])
     if given["detach"]:
-        _tell(deployment.start_gateway(given["listen"]), given)
+        _tell(deployment.start_gateway(given["listen"], log_prompts=given["log_prompts"]), given)
     else:
         _serve(deployment, given)
 
@@ -86,8 +92,11 @@ def gateway(**given: Any) -> None:
 @click.command(cls=GroupedCommand)
 @shared.store
 def down(**given: Any) -> None:
-    """Stop what runs for the configuration: its servers and its gateway."""
-    stopped = runner_for(given).down(config=_config(given))
+    """Stop what runs for the configuration: its servers and its gateway.
+
+    The file is not read, so that it may have mistakes or be gone.
+    """
+    stopped = runner_for(given).down(config=config_path(given))
     if given["as_json"]:
         click.echo(json.dumps(stopped))
     elif stopped:
@@ -121,7 +130,8 @@ def _tell(entry: ServerEntry, given: dict[str, Any]) -> None:
     say(f"ready     {' '.join(entry.get('urls') or [entry.url])}", f"process   {entry.pid}", f"log       {entry.log}")
     if entry.get("models"):
         say(f"models    {', '.join(map(printable, entry['models']))}")
-    say("stop      llama-runner down")
+    places = [word for name in ("config", "root") if given.get(name) for word in (f"--{name}", str(given[name]))]
+    say(printable(f"stop      {shlex.join(['llama-runner', 'down', *places])}"))
 
 
 def _run_one(given: dict[str, Any], deployment: Deployment) -> None:
@@ -136,26 +146,24 @@ def _run_one(given: dict[str, Any], deployment: Deployment) -> None:
 def _serve(deployment: Deployment, given: dict[str, Any]) -> None:
     """Serve with the gateway in this process, until a signal."""
     try:
-        from llama_runner.gateway import process  # noqa: PLC0415 - loads aiohttp
+        from llama_runner.gateway import main_process  # noqa: PLC0415 - loads aiohttp
     except ModuleNotFoundError as error:
         from llama_runner.config.errors import no_gateway_error  # noqa: PLC0415 - only then
 
         raise no_gateway_error(error.name) from None
     unblock_streams()
-    process.serve(deployment.gateway_arguments(given["listen"]), _writer(as_json=given["as_json"]))
+    arguments = deployment.gateway_arguments(given["listen"], log_prompts=given["log_prompts"])
+    main_process.serve(arguments, None if given["as_json"] else _show)
 
 
-def _writer(*, as_json: bool) -> Callable[[str], None] | None:
-    """Return what prints the events of the gateway; requests are in its log."""
-    if as_json:
-        return None
-
-    def write(line: str) -> None:
-        said = json.loads(line)
-        if said.get("event") == "gateway_ready":
+def _show(line: str) -> None:
+    """Print the events of the gateway that concern the user. All of them, and the requests, are in its log."""
+    said = json.loads(line)
+    match said.get("event"):
+        case "gateway_ready":
             say(*(f"ready     {url}" for url in said["urls"]), f"models    {', '.join(map(printable, said['models']))}")
-        elif said.get("event") in ("warned", "reload_failed"):
+        case "warned" | "reload_failed":
             say(f"warning: {said.get('text') or said.get('error')}", err=True)
-        sys.stdout.flush()
-
-    return write
+        case "load_failed" | "model_died":
+            say(f"warning: {said['model']}: {said['text']}", err=True)
+    sys.stdout.flush()

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llama_runner.cli import options as shared
+from llama_runner.cli import shared_options as shared
 from llama_runner.cli.command_runner import runner_for
-from llama_runner.cli.safe_output import say
+from llama_runner.cli.escaped_output import say
 
 if TYPE_CHECKING:
     from llama_runner.library.artifact_history import History, Past

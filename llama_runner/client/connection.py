@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 
-from llama_runner.client.address import ServerAddress, trust_only
 from llama_runner.client.errors import ConnectionLost, StrangeAnswer, TimedOut, Unreachable
+from llama_runner.client.server_address import ServerAddress, trust_only
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from llama_runner.client.protocol import StreamAccumulator
+    from llama_runner.client.streamed_reply import StreamAccumulator
 
 TIMEOUT_S = 600.0
 """Default maximum seconds without data from the server."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from llama_runner.core.errors import ServerError, UsageError
 
 if TYPE_CHECKING:
-    from llama_runner.client.replies import Json
+    from llama_runner.client.reply_types import Json
     from llama_runner.core.errors import LlamaRunnerError
 
 _LONGEST = 500

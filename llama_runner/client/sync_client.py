@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import httpx2
 
-from llama_runner.client import protocol
+from llama_runner.client import requests_to_server
 from llama_runner.client.connection import TIMEOUT_S, Connection
+from llama_runner.client.streamed_reply import StreamAccumulator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
-    from llama_runner.client.protocol import Call, ChatOptions, Messages, SamplingOptions
-    from llama_runner.client.replies import Metrics, Props, Reply, ReplyChunk, Slot
+    from llama_runner.client.reply_types import Metrics, Props, Reply, ReplyChunk, Slot
+    from llama_runner.client.requests_to_server import Call, ChatOptions, Messages, SamplingOptions
 
 T = TypeVar("T")
 
@@ -29,7 +30,7 @@ class Stream:
 
     def __init__(self, http: httpx2.Client, address: Connection, call: Call[Reply]) -> None:
         self._http, self._connection, self._call = http, address, call
-        self._accumulator = protocol.StreamAccumulator(address.url)
+        self._accumulator = StreamAccumulator(address.url)
         self._pieces = self._receive()
 
     def _receive(self) -> Iterator[ReplyChunk]:
@@ -37,10 +38,10 @@ class Stream:
         with (
             self._connection.raise_client_errors(accumulator),
             self._http.stream(
-                call.method, call.path, content=call.content, headers=protocol.STREAM_HEADERS
+                call.method, call.path, content=call.content, headers=requests_to_server.STREAM_HEADERS
             ) as response,
         ):
-            if response.status_code != protocol.OK:
+            if response.status_code != requests_to_server.OK:
                 call.result(self._connection.url, response.status_code, response.read())
             for event in httpx2.EventSource(response):
                 piece = accumulator.feed(event.data)
@@ -84,35 +85,35 @@ class Requests:
 
     def chat(self, messages: Messages, **options: Unpack[ChatOptions]) -> Reply:
         """Return the next message of a conversation; a single text is a user message."""
-        return self._send(protocol.chat(messages, **options))
+        return self._send(requests_to_server.chat(messages, **options))
 
     def stream_chat(self, messages: Messages, **options: Unpack[ChatOptions]) -> Stream:
         """Return the next message as a stream."""
-        return self._stream(protocol.chat(messages, stream=True, **options))
+        return self._stream(requests_to_server.chat(messages, stream=True, **options))
 
     def complete(self, prompt: str, **options: Unpack[SamplingOptions]) -> Reply:
         """Return the continuation of a text, without a chat template."""
-        return self._send(protocol.complete(prompt, **options))
+        return self._send(requests_to_server.complete(prompt, **options))
 
     def stream_complete(self, prompt: str, **options: Unpack[SamplingOptions]) -> Stream:
         """Return the continuation of a text as a stream."""
-        return self._stream(protocol.complete(prompt, stream=True, **options))
+        return self._stream(requests_to_server.complete(prompt, stream=True, **options))
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """Return one embedding vector for each text; the server needs ``--embeddings``."""
-        return self._send(protocol.embed(texts))
+        return self._send(requests_to_server.embed(texts))
 
     def props(self) -> Props:
         """Return the properties of the server: model, context size, slots."""
-        return self._send(protocol.props())
+        return self._send(requests_to_server.props())
 
     def metrics(self) -> Metrics:
         """Return the server's counters; it needs ``--metrics``."""
-        return self._send(protocol.metrics())
+        return self._send(requests_to_server.metrics())
 
     def slots(self) -> list[Slot]:
         """Return the state of the server's slots."""
-        return self._send(protocol.slots())
+        return self._send(requests_to_server.slots())
 
 
 class Client(Requests):
@@ -145,7 +146,9 @@ class Client(Requests):
 
     def _send(self, call: Call[T]) -> T:
         with self._connection.raise_client_errors():
-            response = self._http.request(call.method, call.path, content=call.content, headers=protocol.JSON_HEADERS)
+            response = self._http.request(
+                call.method, call.path, content=call.content, headers=requests_to_server.JSON_HEADERS
+            )
         return call.result(self.url, response.status_code, response.content)
 
     def _stream(self, call: Call[Reply]) -> Stream:

@@ -6,16 +6,16 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.config.errors import Mistake, did_you_mean, dotted
-from llama_runner.config.keys import MODEL_OPTIONS, SAMPLING_FLAGS
+from llama_runner.config.known_keys import MODEL_OPTIONS, SAMPLING_FLAGS
 from llama_runner.config.presets import PRESETS
-from llama_runner.config.values import shown
+from llama_runner.config.value_types import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from llama_runner.config.config import Config
-    from llama_runner.config.model import Settings
+    from llama_runner.config.table_types import Settings
     from llama_runner.llama_cpp.capabilities import Capabilities, Flag
 
 Keys = tuple[str, ...]
@@ -36,7 +36,7 @@ class Places:
             config.path,
         )
         if path not in self._lines:
-            from llama_runner.config.lines import lines_of  # noqa: PLC0415 - only for messages
+            from llama_runner.config.toml_statements import lines_of  # noqa: PLC0415 - only for messages
 
             self._lines[path] = lines_of(config.texts[path])
         lines = self._lines[path]

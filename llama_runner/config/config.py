@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.config.errors import ConfigError, dotted, unknown_model_error
 from llama_runner.config.find import FILE_NAME
-from llama_runner.config.keys import ADAPTER, SOURCES
+from llama_runner.config.known_keys import ADAPTER, SOURCES
 from llama_runner.config.layers import Resolved, resolved
-from llama_runner.config.model import Adapter, Gateway, Memory, Model, Settings, StoreTable, Variant
 from llama_runner.config.presets import PRESETS
 from llama_runner.config.reader import Reader
-from llama_runner.core.immutable import Value
+from llama_runner.config.table_types import Adapter, Gateway, Memory, Model, Settings, StoreTable, Variant
+from llama_runner.core.immutable_values import Value
 from llama_runner.store.layout import user_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+    from llama_runner.config.toml import ParsedFiles
 
 __all__ = ["FILE_NAME", "Config", "Model"]
 
@@ -47,15 +49,17 @@ class Config(Value, eq=False):
         environment: Mapping[str, str] | None = None,
         text: str | None = None,
         texts: Mapping[Path, str] | None = None,
+        parsed: ParsedFiles | None = None,
     ) -> Config:
         """Read and check a file. Raises ``ConfigError`` with every mistake, ``UsageError`` if there is no such file.
 
         ``environment`` has the variables that values may use; None: those of this process. ``text`` stands for the
         content of the file, ``texts`` for those of files that it includes: so a change is checked before it is written.
+        ``parsed`` has files that were parsed before.
         """
         path = Path(os.path.abspath(user_path(path)))  # noqa: PTH100 - links are not followed
         texts = {**(texts or {}), **({} if text is None else {path: text})}
-        reader = Reader(os.environ if environment is None else environment, texts)
+        reader = Reader(os.environ if environment is None else environment, texts, parsed)
         reader.read(path)
         found = cls(
             path=path,

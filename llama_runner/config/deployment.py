@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.config.errors import no_models_error
-from llama_runner.config.used_files import remember_config
-from llama_runner.core.immutable import Value
-from llama_runner.request.graph import graph_of
+from llama_runner.config.files_for_gc import remember_config
+from llama_runner.core.immutable_values import Value
 from llama_runner.request.graph_locations import forecast_of, spec_for
 from llama_runner.request.joint_preparation import JointPreparation
 from llama_runner.request.lock_file import NAME as LOCK_FILE
+from llama_runner.request.pipeline_graph import graph_of
 from llama_runner.request.plan_text import why_text
-from llama_runner.request.resolve import Request
-from llama_runner.serving import find_and_stop, gateway_process, registry, server_log
-from llama_runner.serving.errors import NoSuchServer
-from llama_runner.serving.server_entry import ServerEntry
+from llama_runner.request.resolve_request import Request
+from llama_runner.serving import find_and_stop, gateway_process, server_log, server_registry
 from llama_runner.store import layout
 
 if TYPE_CHECKING:
@@ -29,8 +26,9 @@ if TYPE_CHECKING:
     from llama_runner.request.joint_preparation import JointPlan
     from llama_runner.request.options import RunnerKeywords
     from llama_runner.request.remote_stores import Opened
-    from llama_runner.request.results import Prepared
+    from llama_runner.request.result_types import Prepared
     from llama_runner.serving.llama_server.launch_spec import ServerSpec
+    from llama_runner.serving.server_entry import ServerEntry
     from llama_runner.store.artifacts import Store
 
 
@@ -150,21 +148,16 @@ class Deployment:
 
     def running(self) -> list[dict[str, Any]]:
         """Return the entries of the servers and gateways that run for this configuration."""
-        return [about for about in registry.running(self.servers) if about.get("config") == str(self.config.path)]
+        return [
+            about for about in server_registry.running(self.servers) if about.get("config") == str(self.config.path)
+        ]
 
-    def down(self) -> list[ServerEntry]:
-        """Stop what runs for this configuration, and return the entries of that."""
-        stopped = []
-        for about in self.running():
-            with suppress(NoSuchServer):  # it has ended by itself meanwhile
-                stopped += find_and_stop.stop(self.servers, str(about["pid"]), self._sink)
-        return list(map(ServerEntry, stopped))
-
-    def gateway_arguments(self, listen: Iterable[str] = ()) -> list[str]:
-        """Return the arguments of ``python -m llama_runner.gateway`` for these models."""
-        words = ["--config", str(self.config.path), "--root", str(self._store.root)]
+    def gateway_arguments(self, listen: Iterable[str] = (), *, log_prompts: bool = False) -> list[str]:
+        """Return the arguments of ``python -m llama_runner.gateway`` for these models, with a new log."""
+        words = ["--config", str(self.config.path), "--root", str(self._store.root), "--log", server_log.new_name()]
         words += [f"--listen={address}" for address in listen]
         words += ["--locked"] if self.locked else []
+        words += ["--log-prompts"] if log_prompts else []
         return [*words, *(f"--model={name}" for name in self._only)]
 
     @property
@@ -172,19 +165,22 @@ class Deployment:
         """The models, where they are not all that the file declares."""
         return [] if len(self.models) == len(self.config.models) else list(self.models)
 
-    def start_gateway(self, listen: Iterable[str] = (), cancelled: Callable[[], bool] = lambda: False) -> ServerEntry:
+    def start_gateway(
+        self, listen: Iterable[str] = (), cancelled: Callable[[], bool] = lambda: False, *, log_prompts: bool = False
+    ) -> ServerEntry:
         """Start the gateway in the background, or let the one that runs read the file again.
 
-        One that serves other models of the file, at other addresses or with another ``locked`` is stopped first.
+        One that serves other models of the file, at other addresses, with another ``locked`` or ``log_prompts``, is
+        stopped first.
         """
         listen = list(listen)
         for about in gateway_process.gateways(self.servers, self.config.path):
             same = about.get("only") == self._only and about.get("locked") == self.locked
+            same = same and about.get("log_prompts", False) == log_prompts
             if same and (not listen or about.get("listen") == listen):
                 return gateway_process.reload_gateway(self.servers, about)
             find_and_stop.stop(self.servers, str(about["pid"]), self._sink)
-        log_name = server_log.new_name()
-        log = self._store.root / log_name
+        arguments = [*self.gateway_arguments(listen, log_prompts=log_prompts), "--detached"]
+        log = self._store.root / arguments[arguments.index("--log") + 1]
         log.parent.mkdir(parents=True, exist_ok=True)
-        arguments = [*self.gateway_arguments(listen), f"--log={log_name}"]
         return gateway_process.start_gateway(arguments, log=log, directory=self.servers, cancelled=cancelled)

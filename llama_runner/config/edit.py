@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.config.config import Config
 from llama_runner.config.errors import ConfigError, dotted
 from llama_runner.config.key_path import Keys, read_key, read_typed
-from llama_runner.config.lines import renamed, without
 from llama_runner.config.reader import LARGEST, can_be_name, text_of
 from llama_runner.config.toml import TOMLDecodeError, loads
+from llama_runner.config.toml_statements import renamed, without
 from llama_runner.core.errors import StoreError, UsageError
-from llama_runner.core.immutable import Value
-from llama_runner.core.printable import printable
+from llama_runner.core.immutable_values import Value
+from llama_runner.core.printable_text import printable
 from llama_runner.system.files import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 _LOCK_TIMEOUT_S = 30.0
 
@@ -59,17 +59,19 @@ def set_value(path: Path, key: str, value: Any) -> Change:  # noqa: ANN401 - a T
     """Set a key to a value of TOML. Raises ``ConfigError`` for a value that the key does not take."""
     keys = read_key(key, _names(_loaded(path)))
 
-    def change(text: str) -> tuple[str, dict[str, Any]]:
-        expected = _parsed(path, text)
-        table = expected
-        for each in keys[:-1]:
-            table = table.setdefault(each, {})
-            if not isinstance(table, dict):
-                raise UsageError(f"{dotted(keys)}: {each} is not a table")
-        table[keys[-1]] = value
-        return _set(text, keys, value), expected
+    return _change(path, keys, lambda text: _with_value(path, text, keys, value))
 
-    return _change(path, keys, change)
+
+def _with_value(path: Path, text: str, keys: Keys, value: Any) -> tuple[str, dict[str, Any]]:  # noqa: ANN401 - as above
+    """Return a text in which a key has a value, and the tables that it should have."""
+    expected = _parsed(path, text)
+    table = expected
+    for each in keys[:-1]:
+        table = table.setdefault(each, {})
+        if not isinstance(table, dict):
+            raise UsageError(f"{dotted(keys)}: {each} is not a table")
+    table[keys[-1]] = value
+    return _set(text, keys, value), expected
 
 
 def set_typed(path: Path, key: str, text: str) -> Change:
@@ -80,17 +82,57 @@ def set_typed(path: Path, key: str, text: str) -> Change:
 def unset(path: Path, key: str) -> Change:
     """Remove a key or a table. Raises ``UsageError`` if the file does not have it."""
     keys = read_key(key, _names(_loaded(path)))
+    return _change(path, keys, lambda text: _without_key(path, text, keys))
 
-    def change(text: str) -> tuple[str, dict[str, Any]]:
-        expected = _parsed(path, text)
-        try:
-            del _at(expected, keys[:-1])[keys[-1]]
-        except KeyError:
-            raise UsageError(f"{path} does not set {dotted(keys)}") from None
-        shorter = without(text, keys)
-        return (shorter if _is_same(shorter, expected) else _deleted(text, keys)), expected
 
-    return _change(path, keys, change)
+def _without_key(path: Path, text: str, keys: Keys) -> tuple[str, dict[str, Any]]:
+    """Return a text without a key, and the tables that it should have."""
+    expected = _parsed(path, text)
+    try:
+        del _at(expected, keys[:-1])[keys[-1]]
+    except KeyError:
+        raise UsageError(f"{path} does not set {dotted(keys)}") from None
+    shorter = without(text, keys)
+    return (shorter if _is_same(shorter, expected) else _deleted(text, keys)), expected
+
+
+class KeyChange(Value):
+    """A change of one key: its new value, or with ``is_unset`` none."""
+
+    key: str
+    value: Any = None
+    is_unset: bool = False
+
+
+def change_keys(path: Path, changes: Iterable[KeyChange], *, apply: bool = True) -> list[Change]:
+    """Change several keys, in this order; return the change of each file. Without ``apply`` nothing is written.
+
+    Nothing is written if one of them is refused. Raises as ``set_value`` and ``unset``, and ``StoreError`` if a
+    file was changed meanwhile.
+    """
+    before: dict[Path, str] = {}
+    after: dict[Path, str] = {}
+    for each in changes:
+        config = _loaded(path, after)
+        keys = read_key(each.key, _names(config))
+        file = _file_of(config, path, keys)
+        before.setdefault(file, text := after.get(file) or text_of(file, ()))
+        make = _without_key(path, text, keys) if each.is_unset else _with_value(path, text, keys, each.value)
+        after[file] = _compared(file, keys, *make)
+    _check(path, before, after)
+    if apply:
+        for file, text in after.items():
+            if text != before[file]:
+                with _locked(file) as target:
+                    _write(target, before[file], text)
+    return [Change(file, before[file], text) for file, text in after.items()]
+
+
+def _compared(file: Path, keys: Keys, after: str, expected: dict[str, Any]) -> str:
+    """Return a changed text. Raises ``UsageError`` if it does not have the value that it should have."""
+    if not _is_same(after, expected):
+        raise UsageError(f"{dotted(keys)} is written in a way that cannot be changed here", hint=f"edit {file}")
+    return after
 
 
 def remove(path: Path, name: str) -> Change:
@@ -190,36 +232,34 @@ def _change(path: Path, keys: Keys, change: Callable[[str], tuple[str, dict[str,
     file = _file_of(_loaded(path), path, keys)
     with _locked(file) as target:
         before = text_of(file, ())
-        after, expected = change(before)
-        if not _is_same(after, expected):
-            raise UsageError(f"{dotted(keys)} is written in a way that cannot be changed here", hint=f"edit {file}")
+        after = _compared(file, keys, *change(before))
         if after != before:
-            _check(path, file, before, after)
+            _check(path, {file: before}, {file: after})
             _write(target, before, after)
     return Change(file, before, after)
 
 
-def _check(path: Path, file: Path, before: str, after: str) -> None:
+def _check(path: Path, before: Mapping[Path, str], after: Mapping[Path, str]) -> None:
     """Raise ``ConfigError`` with the mistakes that a change adds; those that were there stay possible."""
-    old = {(each.key, each.text) for each in _mistakes(path, file, before)}
-    if new := [each for each in _mistakes(path, file, after) if (each.key, each.text) not in old]:
+    old = {(each.key, each.text) for each in _mistakes(path, before)}
+    if new := [each for each in _mistakes(path, after) if (each.key, each.text) not in old]:
         raise ConfigError(new)
 
 
-def _mistakes(path: Path, file: Path, text: str) -> tuple[Any, ...]:
+def _mistakes(path: Path, texts: Mapping[Path, str]) -> tuple[Any, ...]:
     try:
-        Config.load(path, texts={file: text})
+        Config.load(path, texts=texts)
     except ConfigError as error:
         return error.mistakes
     return ()
 
 
-def _loaded(path: Path) -> Config | None:
+def _loaded(path: Path, texts: Mapping[Path, str] | None = None) -> Config | None:
     """Return the configuration; None if it has mistakes, of which one may be mended now."""
     try:
-        return Config.load(path)
+        return Config.load(path, texts=texts)
     except ConfigError:
-        text = text_of(path, ())
+        text = (texts or {}).get(path) or text_of(path, ())
         _parsed(path, text)
         return None
 

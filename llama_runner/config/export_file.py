@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from llama_runner.config.config import Config
     from llama_runner.config.server_flags import ServerFlags
-    from llama_runner.request.results import PlanResult
+    from llama_runner.request.result_types import PlanResult
     from llama_runner.serving.llama_server.launch_spec import ServerSpec
 
 FORMATS = (export_llama_swap.NAME, export_ini.NAME)

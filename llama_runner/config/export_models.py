@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.config.server_flags import ServerFlags, server_flags
 from llama_runner.core.errors import UsageError
-from llama_runner.core.immutable import Value
-from llama_runner.core.printable import printable
+from llama_runner.core.immutable_values import Value
+from llama_runner.core.printable_text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -6,8 +6,7 @@ import re
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from llama_runner.config.command_words import CommandError, Word, continues, has_windows_paths, split_command
-from llama_runner.config.docker_run import (
+from llama_runner.config.docker_run_command import (
     DockerRun,
     is_container_tool,
     is_server_image,
@@ -16,16 +15,17 @@ from llama_runner.config.docker_run import (
 )
 from llama_runner.config.import_options import ModelDraft, name_of
 from llama_runner.config.import_report import ImportFailed
-from llama_runner.config.import_table import KEY_FILE
+from llama_runner.config.imported_model import KEY_FILE
 from llama_runner.config.shell_commands import Script
-from llama_runner.core.immutable import Value
+from llama_runner.config.split_command_line import CommandError, Word, continues, has_windows_paths, split_command
+from llama_runner.core.immutable_values import Value
 from llama_runner.system.secret_redaction import is_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from llama_runner.config.import_context import Context
     from llama_runner.config.import_report import Kind
+    from llama_runner.config.import_state import Context
 
 NAME = "command"
 _PROGRAM = re.compile(r"(?i)(?:.*[/\\])?(?:llama-server(?:[-_.][\w.-]*)?|server(?:\.exe)?)")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from llama_runner.config.command_words import UnclosedQuote, Word, split_command
-from llama_runner.config.docker_run import is_server_image, split_volume
+from llama_runner.config.docker_run_command import is_server_image, split_volume
 from llama_runner.config.import_command import (
     find_call,
     take_call,
@@ -17,11 +16,12 @@ from llama_runner.config.import_options import name_of
 from llama_runner.config.import_paths import variable
 from llama_runner.config.import_report import ImportFailed
 from llama_runner.config.import_yaml import YamlNode, read_yaml
+from llama_runner.config.split_command_line import UnclosedQuote, Word, split_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from llama_runner.config.import_context import Context
+    from llama_runner.config.import_state import Context
 
 NAME = "compose"
 _VARIABLE = re.compile(r"\$(\$|([A-Za-z_]\w{0,127})|\{([A-Za-z_]\w{0,127})(?:(:?[-?+])([^{}]*))?\})")

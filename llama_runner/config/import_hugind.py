@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.config.import_options import name_of
 from llama_runner.config.import_report import ImportFailed
-from llama_runner.config.import_table import KEY_FILE
 from llama_runner.config.import_yaml import YamlNode, read_yaml
+from llama_runner.config.imported_model import KEY_FILE
 from llama_runner.core.csv_row import format_row
 
 if TYPE_CHECKING:
-    from llama_runner.config.import_context import Context
     from llama_runner.config.import_options import ModelDraft
+    from llama_runner.config.import_state import Context
 
 NAME = "hugind"
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from llama_runner.config.import_report import ImportFailed
 
 if TYPE_CHECKING:
-    from llama_runner.config.import_context import Context
     from llama_runner.config.import_options import ModelDraft
+    from llama_runner.config.import_state import Context
 
 NAME = "ini"
 _SECTION = re.compile(r"\[([^\]]+)\][ \t]*(?:[;#].*)?")

@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.config.command_words import UnclosedQuote, split_command
 from llama_runner.config.import_command import find_call, shown_command, take_call, take_variable, volumes_of
 from llama_runner.config.import_paths import variable
 from llama_runner.config.import_report import ImportFailed
 from llama_runner.config.import_yaml import YamlNode, read_yaml
-from llama_runner.config.keys import SAMPLING
+from llama_runner.config.known_keys import SAMPLING
+from llama_runner.config.split_command_line import UnclosedQuote, split_command
 
 if TYPE_CHECKING:
-    from llama_runner.config.import_context import Context
     from llama_runner.config.import_options import ModelDraft
     from llama_runner.config.import_report import Kind
+    from llama_runner.config.import_state import Context
 
 NAME = "llama-swap"
 _MACRO = re.compile(r"\$\{([A-Za-z0-9_-]{1,64}|env\.[A-Za-z_]\w{0,127})\}")
@@ -136,7 +136,7 @@ class _File:
 
     def _set(self, node: YamlNode, text: str, key: str) -> None:
         """Set a key of the model that a list names."""
-        from llama_runner.config.import_table import assignment  # noqa: PLC0415 - beside its class
+        from llama_runner.config.imported_model import assignment  # noqa: PLC0415 - beside its class
 
         name = self._names.get(node.text)
         if name is None:

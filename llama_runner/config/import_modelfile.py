@@ -10,8 +10,8 @@ from llama_runner.config.import_paths import is_absolute
 from llama_runner.config.import_report import ImportFailed
 
 if TYPE_CHECKING:
-    from llama_runner.config.import_context import Context
     from llama_runner.config.import_options import ModelDraft
+    from llama_runner.config.import_state import Context
 
 NAME = "modelfile"
 _INSTRUCTIONS = [

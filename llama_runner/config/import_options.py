@@ -9,16 +9,16 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Literal
 
 from llama_runner.config.import_paths import PathNotTaken
-from llama_runner.config.import_table import KEY_FILE, ModelTable, holds_secret
-from llama_runner.config.keys import MODEL_OPTIONS, SAMPLING_FLAGS
+from llama_runner.config.imported_model import KEY_FILE, ModelTable, holds_secret
+from llama_runner.config.known_keys import MODEL_OPTIONS, SAMPLING_FLAGS
 from llama_runner.core.csv_row import format_row, parse_row
 from llama_runner.serving.llama_server.option_paths import takes_path
 
 if TYPE_CHECKING:
-    from llama_runner.config.command_words import Word
     from llama_runner.config.import_paths import Paths
     from llama_runner.config.import_report import Report
     from llama_runner.config.server_flags import ServerFlag, ServerFlags
+    from llama_runner.config.split_command_line import Word
 
 HUB_TOKEN = "use the environment variable HF_TOKEN"  # noqa: S105 - where it goes
 _HUB_URL = re.compile(r"https?://(?:huggingface\.co|hf\.co)/([^/]+/[^/]+)/(?:resolve|blob)/([^/?#]+)/([^?#]+)(?:\?.*)?")

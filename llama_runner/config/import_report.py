@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from llama_runner.config.import_paths import CLOSE, OPEN
 from llama_runner.core.errors import UsageError
-from llama_runner.core.immutable import Value, field
+from llama_runner.core.immutable_values import Value, field
 from llama_runner.core.url_redaction import redacted
 from llama_runner.system.secret_redaction import HIDDEN
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.config.keys import ROOT, Section
+from llama_runner.config.known_keys import ROOT, Section
 from llama_runner.config.toml import TOMLDecodeError, loads
 from llama_runner.core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from llama_runner.core.option import Option
+    from llama_runner.core.option_definition import Option
 
 Keys = tuple[str, ...]
 

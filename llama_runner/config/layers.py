@@ -7,13 +7,12 @@ line says counts more and is known by the caller only; what nothing sets has its
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from llama_runner.config.keys import MODEL_OPTIONS, OPTION_OF, SAMPLING, SOURCES
-from llama_runner.config.model import Model, Settings
-from llama_runner.config.values import is_path, path_of
-from llama_runner.core.csv_row import format_row
-from llama_runner.core.immutable import Value
+from llama_runner.config.known_keys import MODEL_OPTIONS, OPTION_OF, SAMPLING, SOURCES
+from llama_runner.config.table_types import Model, Settings
+from llama_runner.config.value_types import is_path, path_of
+from llama_runner.core.immutable_values import Value
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
 
 if TYPE_CHECKING:
@@ -21,11 +20,11 @@ if TYPE_CHECKING:
 
     from llama_runner.request.options import RunnerKeywords
 
-_OF_MODEL = ("system", "pin", "ttl", "preload", "hidden", "sessions", "fallback")
+_OF_MODEL = ("system", "pin", "ttl", "preload", "hidden", "sessions", "max_ctx_size", "fallback")
 """Fields of ``Settings`` that the first layer with a value decides."""
 
 
-class Setting(NamedTuple):
+class Setting(Value, eq=False):
     """A value and the layer that set it."""
 
     value: Any
@@ -127,6 +126,8 @@ def _part_of(model: Model, name: str) -> tuple[tuple[str, ...], list[tuple[str, 
             return names, [(f"variant {variant.name}", layer)]
     for adapter in model.adapters.values():
         if name == f"{model.name}:{adapter.name}":
+            from llama_runner.core.csv_row import format_row  # noqa: PLC0415 - not for the usual model
+
             option = "lora-scaled", format_row([f"{adapter.path}:{adapter.scale:.10g}"])
             return (name,), [(f"adapter {adapter.name}", Settings(llama=dict([option])))]
     return (model.name, *model.aliases), []
@@ -173,7 +174,8 @@ def _words(settings: Mapping[str, Setting]) -> list[str]:
     """Return the options for llama-server that ``llama``, ``sampling`` and ``template`` stand for."""
     words: list[str] = []
     template: dict[str, Any] = {}
-    for key, (value, _origin) in sorted(settings.items()):
+    for key in sorted(settings):
+        value = settings[key].value
         part, _, name = key.partition(".")
         if part == "template":
             template[name] = value

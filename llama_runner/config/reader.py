@@ -7,9 +7,9 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.config.errors import ConfigError, Mistake, did_you_mean, dotted, no_such_config_error
-from llama_runner.config.keys import MODEL_OPTIONS, ROOT, SAMPLING, SAMPLING_FLAGS, SHARED_OPTIONS, Section
+from llama_runner.config.known_keys import MODEL_OPTIONS, ROOT, SAMPLING, SAMPLING_FLAGS, SHARED_OPTIONS, Section
 from llama_runner.config.toml import TOMLDecodeError, loads
-from llama_runner.config.values import WrongValue, has_secret, is_too_large, path_of, read_value, shown
+from llama_runner.config.value_types import WrongValue, has_secret, is_too_large, path_of, read_value, shown
 from llama_runner.core.errors import UsageError
 from llama_runner.serving.llama_server.launch_spec import instead_of
 from llama_runner.serving.llama_server.option_paths import absolute_options
@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from llama_runner.core.option import Option
+    from llama_runner.config.toml import ParsedFiles
+    from llama_runner.core.option_definition import Option
 
 LARGEST = 4 << 20
 """Bytes of a file at most."""
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _DEEPEST = 32
 _MANY = 500
 """Mistakes above which no nearest key is looked for: that takes a millisecond."""
@@ -53,9 +55,14 @@ def can_be_name(name: str) -> bool:
 class Reader:
     """Reads one file and what it includes. ``tables`` has what is read; ``places`` which file a table is from."""
 
-    def __init__(self, environment: Mapping[str, str], texts: Mapping[Path, str] | None = None) -> None:
-        """``texts`` stand for the content of these files."""
-        self._environment, self._texts = environment, texts or {}
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        texts: Mapping[Path, str] | None = None,
+        parsed: ParsedFiles | None = None,
+    ) -> None:
+        """``texts`` stand for the content of these files. ``parsed`` has files that were parsed before."""
+        self._environment, self._texts, self._parsed = environment, texts or {}, parsed
         self.mistakes: list[Mistake] = []
         self.tables: dict[str, Any] = {"defaults": {}, "models": {}, "presets": {}, "gateway": {}, "store": {}}
         self.places: dict[Keys, Path] = {}
@@ -84,7 +91,7 @@ class Reader:
     def line_of(self, path: Path, keys: Keys) -> int | None:
         """Return the line of a key in a file that was read; None if the file does not hold the key."""
         if path not in self._lines:
-            from llama_runner.config.lines import lines_of  # noqa: PLC0415 - only for messages
+            from llama_runner.config.toml_statements import lines_of  # noqa: PLC0415 - only for messages
 
             self._lines[path] = lines_of(self.files[path])
         return self._lines[path].get(keys)
@@ -99,7 +106,7 @@ class Reader:
         try:
             if (line := _too_many_dots(text)) is not None:
                 raise ConfigError([Mistake(path, line, "", f"a key has more than {_DEEPEST} parts")])
-            value = loads(text)
+            value = loads(text) if self._parsed is None else self._parsed.loads(path, text)
         except TOMLDecodeError as error:
             said = str(error)
             where = re.search(r" \(at line (\d+), column \d+\)$|\(at end of document\)$", said)
@@ -309,7 +316,7 @@ def text_of(path: Path, above: tuple[Path, ...]) -> str:
     except OSError as error:
         raise ConfigError([Mistake(path, None, "", f"cannot be read: {error.strerror or error}")]) from error
     try:
-        return found.decode("utf-8-sig")
+        return found.removeprefix(_BYTE_ORDER_MARK).decode("utf-8")
     except UnicodeDecodeError as error:
         line = found.count(b"\n", 0, error.start) + 1
         raise ConfigError([Mistake(path, line, "", "not UTF-8")]) from None

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.config.keys import ROOT, SAMPLING, SOURCES
+from llama_runner.config.known_keys import ROOT, SAMPLING, SOURCES
 
 if TYPE_CHECKING:
-    from llama_runner.config.keys import Section
-    from llama_runner.core.option import Option
+    from llama_runner.config.known_keys import Section
+    from llama_runner.core.option_definition import Option
 
 FILE_NAME = "llama-runner.schema.json"
 """The name of the published file."""

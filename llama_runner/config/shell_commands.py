@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from llama_runner.config.command_words import CommandError, UnclosedQuote, Word
 from llama_runner.config.import_paths import variable
+from llama_runner.config.split_command_line import CommandError, UnclosedQuote, Word
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

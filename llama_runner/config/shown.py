@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.config.check import Places
-from llama_runner.config.keys import MODEL_OPTIONS, SOURCES
-from llama_runner.core.immutable import Value
+from llama_runner.config.known_keys import MODEL_OPTIONS, SOURCES
+from llama_runner.core.immutable_values import Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,7 +55,7 @@ def effective(config: Config, resolved: Resolved, given: Mapping[str, Any]) -> l
 
 
 def _of(config: Config, places: Places, resolved: Resolved, key: str) -> Effective:
-    value, origin = resolved.settings[key]
+    value, origin = resolved.settings[key].value, resolved.settings[key].origin
     kind, _, name = origin.partition(" ")
     part, dot, below = key.partition(".")
     keys = (part, below) if dot else (key,)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from llama_runner.core.immutable import Value, field
+from llama_runner.core.immutable_values import Value, field
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert import config_limits, quantization_config
+from llama_runner.convert import config_number_limits, quantization_config
 from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
 from llama_runner.convert.families import TEXT_PARTS
 from llama_runner.convert.model_config import Config, as_object
@@ -18,7 +18,7 @@ from llama_runner.convert.model_directory import architecture_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llama_runner.convert.families.family import Family
+    from llama_runner.convert.families.family_definition import Family
     from llama_runner.convert.model_directory import ModelDirectory
 
 # What transformers insists on for each kind of RoPE scaling; without it, it refuses the whole file.
@@ -63,7 +63,7 @@ def load(source: ModelDirectory, family: Family) -> Config:
         known = ", ".join(sorted(family.defaults))
         raise UnsupportedOption("model_type in config.json", model_type, hint=f"{architecture} is known with {known}")
     for values in (whole, raw):
-        config_limits.check_counts(values)
+        config_number_limits.check_counts(values)
     return Config(architecture, {**whole, **_filled(raw, family, model_type)}, quantization=quantization)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert import config_limits
+from llama_runner.convert import config_number_limits
 from llama_runner.convert.errors import BadHyperparameter
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Config:
         self.values = values
         self.quantization = quantization
         self.rope = _rope(self)
-        config_limits.check_nested("rope_scaling", self.rope)
+        config_number_limits.check_nested("rope_scaling", self.rope)
 
     def find(self, *names: str) -> Any:  # noqa: ANN401 - JSON is anything
         """Return the value of the first name that is present, which may be null; None if none is.
@@ -46,7 +46,7 @@ class Config:
         if name is None:
             return None
         value = self.values[name]
-        config_limits.check(name, value)
+        config_number_limits.check(name, value)
         return value
 
     def number(self, *names: str) -> float:

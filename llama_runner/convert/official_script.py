@@ -209,7 +209,7 @@ def _architectures(part: object) -> list[str]:
 
 def _context(config: Mapping[str, Any]) -> int | None:
     """Return the context length of the model or of its text part; None if it is invalid."""
-    from llama_runner.convert.config_limits import POSITIONS  # noqa: PLC0415 - few models need it
+    from llama_runner.convert.config_number_limits import POSITIONS  # noqa: PLC0415 - few models need it
 
     parts: list[Any] = [config, *(config.get(part) for part in _INNER[:-1])]
     for part in parts:
@@ -258,7 +258,7 @@ def settings_for_transformers_4(directory: Path) -> dict[str, Any] | None:
 def check_pre_tokenizer(name: str) -> None:
     """Raise ``NoSuchPreTokenizer`` for a name that llama.cpp does not have."""
     from llama_runner.convert.errors import NoSuchPreTokenizer  # noqa: PLC0415 - as above
-    from llama_runner.convert.vocab.llama_cpp_tables import NAMES  # noqa: PLC0415
+    from llama_runner.convert.vocab.pretokenizer_names import NAMES  # noqa: PLC0415
 
     if name not in NAMES:
         raise NoSuchPreTokenizer(name, NAMES)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from llama_runner.convert.families.family import Family
+    from llama_runner.convert.families.family_definition import Family
     from llama_runner.convert.model_config import Config
     from llama_runner.convert.quantization_config import Quantization
     from llama_runner.convert.safetensors import Shard, Tensor

@@ -20,7 +20,7 @@ from llama_runner.convert.errors import (
     reading,
 )
 from llama_runner.convert.safetensors import Shard, Tensor, read_shard
-from llama_runner.core.printable import printable
+from llama_runner.core.printable_text import printable
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llama_runner.convert.cast import LAYOUT, cast, not_finite
+from llama_runner.convert.cast_types import LAYOUT, cast, not_finite
 from llama_runner.convert.dequantize import EncodedTensor
 from llama_runner.convert.tensor_plan import BLOCKS, ITEM_BYTES
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Protocol
 
-    from llama_runner.convert.families.family import Family, Rule
+    from llama_runner.convert.families.family_definition import Family, Rule
     from llama_runner.convert.model_config import Config
     from llama_runner.convert.safetensors import Tensor
     from llama_runner.convert.tensor_rows import Rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.core.model_files import READ_BY_CONVERSION
 
 Converter = Literal["auto", "native", "official"]

@@ -8,9 +8,10 @@ several notations; a step stores a float as a string.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import TYPE_CHECKING, NewType
+
+from llama_runner.core.sha256 import sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,7 +46,7 @@ def _check(value: object) -> None:
 
 def key_of(recipe: dict[str, object]) -> Key:
     """Return the key of a recipe: ``k1:`` and the SHA-256 of its canonical JSON."""
-    return Key("k1:" + hashlib.sha256(canonical_json(recipe)).hexdigest())
+    return Key("k1:" + sha256(canonical_json(recipe)).hexdigest())
 
 
 def file_digest(hexdigest: str) -> Digest:
@@ -61,7 +62,7 @@ def tree_digest(entries: Iterable[tuple[str, str, str]]) -> Digest:
     directories, owners and times do not count, so the same files give the same digest on every machine.
     """
     manifest = sorted([path, kind, content] for path, kind, content in entries)
-    return Digest("tree1:" + hashlib.sha256(canonical_json(manifest)).hexdigest())
+    return Digest("tree1:" + sha256(canonical_json(manifest)).hexdigest())
 
 
 def short_hash(tagged: str, length: int = 8) -> str:

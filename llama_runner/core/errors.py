@@ -9,25 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from llama_runner.core.printable import printable_message
+from llama_runner.core.exit_codes import ExitCode as ExitCode  # noqa: PLC0414 - its documented place
+from llama_runner.core.printable_text import printable_message
 from llama_runner.core.url_redaction import redacted
 
 _LONGEST = 1 << 15
 """Maximum length of a message or hint in characters; the output of a failed program has a few thousand."""
-
-
-class ExitCode:
-    """Exit statuses of the command line."""
-
-    DONE = 0
-    USAGE = 2
-    SOURCE = 3
-    DOWNLOAD = 4
-    TOOL = 5
-    STEP = 6
-    STORE = 7
-    SERVER = 8
-    INTERRUPTED = 130
 
 
 class Wording:

@@ -9,8 +9,13 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.core.plan import Reason
+
+
+def snake_case(name: str) -> str:
+    """Return the name of a class as JSON has it: ``StepFinished`` as ``step_finished``."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
 class Event(Value):
@@ -19,7 +24,7 @@ class Event(Value):
     @property
     def name(self) -> str:
         """The event's name in JSON: the class name in snake case."""
-        return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
+        return snake_case(type(self).__name__)
 
     def to_json(self) -> dict[str, Any]:
         """Return the event as one JSON object."""

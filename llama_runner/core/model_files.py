@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import TYPE_CHECKING
+
+from llama_runner.core.sha256 import sha256
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
@@ -116,7 +117,7 @@ def _relevant_json_digest(content: bytes) -> str:
 
 
 def _digest(content: bytes) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+    return f"sha256:{sha256(content).hexdigest()}"
 
 
 def native_converter_inputs(

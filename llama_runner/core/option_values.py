@@ -17,7 +17,7 @@ from llama_runner.core.sizes import parse_size
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from llama_runner.core.option import Option
+    from llama_runner.core.option_definition import Option
 
 _LONGEST = 80
 """Characters of a value in an error."""

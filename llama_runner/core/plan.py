@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from llama_runner.core.immutable import Value, field
+from llama_runner.core.immutable_values import Value, field
 from llama_runner.core.source import Source
 from llama_runner.core.step import (
     Place,
@@ -29,8 +29,8 @@ from llama_runner.core.step import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from llama_runner.core.artifact_record import Record
     from llama_runner.core.digest import Digest, Key
-    from llama_runner.core.record import Record
     from llama_runner.core.remote_store import RemoteArtifact
 
 PayloadState = Literal["present", "restamp", "absent", "changed"]

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from llama_runner.core.artifact_record import Record
     from llama_runner.core.digest import Digest, Key
-    from llama_runner.core.record import Record
     from llama_runner.core.step import Place, Step
-    from llama_runner.core.step_protocols import Workspace
+    from llama_runner.core.step_interfaces import Workspace
 
 
 class RemoteLost(Exception):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 
 
 class Source(Value, eq=False):

@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from llama_runner.core.digest import Digest, Key, key_of
-from llama_runner.core.immutable import Value, field
+from llama_runner.core.immutable_values import Value, field
 from llama_runner.core.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from llama_runner.core.step_protocols import Workspace
+    from llama_runner.core.step_interfaces import Workspace
 
 Resource = Literal["network", "disk", "compute"]
 """The resource that a step mainly uses. ``engine.executor.MAX_PARALLEL`` limits the parallel steps of each."""

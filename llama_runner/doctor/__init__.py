@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.doctor import hardware_report, software_report
 from llama_runner.doctor.machine_probes import Document, DocumentRedactor, Machine, is_unknown, try_probe
 from llama_runner.doctor.problems import problems, verdict

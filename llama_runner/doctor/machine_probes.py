@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
+from llama_runner.system.find_programs import find_program
 from llama_runner.system.processes import capture
-from llama_runner.system.programs import find_program
 from llama_runner.system.secret_redaction import Redactor
 
 if TYPE_CHECKING:

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, ServerError, StepError
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.doctor.machine_probes import DocumentRedactor
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
+from llama_runner.system.find_programs import find_program
 from llama_runner.system.processes import capture
-from llama_runner.system.programs import find_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from llama_runner.request.results import ModelFile
+    from llama_runner.request.result_types import ModelFile
     from llama_runner.serving.server_process import Server
 
 _TIMEOUT_S = 120.0

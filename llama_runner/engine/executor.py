@@ -33,7 +33,7 @@ from llama_runner.engine.new_record import fetched_record, made_record
 from llama_runner.engine.plan_outcome import Outcome, skip_up_to_date
 from llama_runner.engine.run_program import Cancellation
 from llama_runner.engine.step_workspace import StagedWorkspace
-from llama_runner.store import layout, locks, staging
+from llama_runner.store import layout, process_locks, staging
 from llama_runner.store.digest_cache import hash_file, hash_payload, hash_tree
 from llama_runner.store.errors import as_store_error, disk_full_error
 
@@ -160,7 +160,7 @@ class Executor:
         place = step.place(key, digests, upstream)
         assert place is not None, f"{step.kind} knows its key but not its place"
         outcome.keys[step], outcome.places[step] = key, place
-        with locks.hold(
+        with process_locks.hold(
             self._lock_path(key),
             self._title(step),
             self._sink,
@@ -276,7 +276,7 @@ class Executor:
                 place = self._outcome.places[step]
                 if not self._store.is_evictable(place):
                     continue
-                with suppress(OSError), locks.try_hold(self._lock_path(key)) as held:
+                with suppress(OSError), process_locks.try_hold(self._lock_path(key)) as held:
                     if held and (size := self._store.evict(place)):
                         self._sink(Evicted(str(place), size))
 
@@ -312,7 +312,7 @@ class Executor:
         """Remove the staging directories of killed processes; those in use are locked."""
         directory = layout.staging(self._store.private)
         for path in list(directory.iterdir()) if directory.is_dir() else ():
-            with locks.try_hold(layout.lock_file(self._store.private, path.name)) as held:
+            with process_locks.try_hold(layout.lock_file(self._store.private, path.name)) as held:
                 if held:
                     staging.discard(path)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.record import Record, Stamp, portable_noted
+from llama_runner.core.artifact_record import Record, Stamp, portable_noted
 from llama_runner.core.source import Source
 from llama_runner.core.step import all_inputs, first_node, inputs, noted_inputs, recipe_of
 from llama_runner.system.utc_time import utc_text
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from llama_runner.core.digest import Digest, Key
     from llama_runner.core.step import Step
-    from llama_runner.core.step_protocols import Sources
+    from llama_runner.core.step_interfaces import Sources
 
 _LONGEST = 100
 """Characters of a text that another machine wrote into a record."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from llama_runner.core.plan import Decision, Question
     from llama_runner.core.remote_store import RemoteStore
     from llama_runner.core.step import Place, Step
-    from llama_runner.core.step_protocols import Sources
+    from llama_runner.core.step_interfaces import Sources
     from llama_runner.store.artifacts import Store
 
 

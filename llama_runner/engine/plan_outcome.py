@@ -16,11 +16,11 @@ from llama_runner.store.digest_cache import payload_stamp
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from llama_runner.core.artifact_record import Record
     from llama_runner.core.digest import Digest, Key
-    from llama_runner.core.record import Record
     from llama_runner.core.remote_store import RemoteArtifact, RemoteStore
     from llama_runner.core.step import Node, Place, Step
-    from llama_runner.core.step_protocols import Sources
+    from llama_runner.core.step_interfaces import Sources
     from llama_runner.store.artifacts import Store
 
 

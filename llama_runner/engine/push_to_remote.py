@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from llama_runner.core.artifact_record import STATE_FILE
 from llama_runner.core.events import Sink, StepProgress, StepPushed
-from llama_runner.core.record import STATE_FILE
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from llama_runner.core.digest import Key
     from llama_runner.core.step import Node, Place
-    from llama_runner.core.step_protocols import Sources
+    from llama_runner.core.step_interfaces import Sources
     from llama_runner.engine.run_program import Cancellation
     from llama_runner.store.artifacts import Store
 

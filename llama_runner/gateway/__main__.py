@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from llama_runner.gateway.process import start
+from llama_runner.gateway.main_process import start
 
 if __name__ == "__main__":
     sys.exit(start())

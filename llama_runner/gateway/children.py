@@ -14,26 +14,24 @@ from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import Interrupted, LlamaRunnerError, SourceError, StoreError, UsageError
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.gateway import scheduler_state as state
 from llama_runner.gateway.configuration import MemoryLimits, launch_of, share_of
-from llama_runner.gateway.model_facts import facts_of
 from llama_runner.gateway.scheduler_state import HOST
-from llama_runner.request.graph_locations import spec_for
-from llama_runner.serving.client_for_model import NOT_SHARED
 from llama_runner.serving.errors import DoesNotFit
-from llama_runner.serving.llama_server.memory_check import Memory, private_bytes, resident_bytes
-from llama_runner.store import layout
 from llama_runner.system import hardware
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
+    from types import ModuleType
 
     from llama_runner.api import Runner
-    from llama_runner.gateway.models import DeclaredModel, ModelFacts
     from llama_runner.gateway.scheduler_state import Event, Sizes
-    from llama_runner.request.results import Prepared
+    from llama_runner.gateway.served_models import DeclaredModel, ModelFacts
+    from llama_runner.request.result_types import Prepared
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
+    from llama_runner.serving.llama_server.memory_check import Memory
     from llama_runner.serving.llama_server.memory_estimate import Need
     from llama_runner.serving.server_process import Server
 
@@ -45,17 +43,21 @@ _SHARES = 4
 """Parts of the budget of prompt caches that one model gets one of."""
 _LOG_LINES = 20
 _ABSENT_S = 10.0
+_CLEARING_S = 10.0
 
 
 class Child(Value, eq=False):
     """The process of a model that is ready."""
 
     server: Server
+    instance: int
     name: str
     """The name that the process gives its model."""
     url: str
     key: str
     context: int | None
+    ctx_size: int | None
+    """The option ``--ctx-size`` that it was started with."""
     need: Sizes
     seconds: float
     """What loading took."""
@@ -76,12 +78,14 @@ class _Made(Value, eq=False):
 class Children:
     """Starts and stops the processes of the declared models. All methods but the constructor's are for the event loop.
 
-    ``tell`` gets the events for the scheduler, in the event loop.
+    ``runner`` returns the pipeline, in a thread. ``tell`` gets the events for the scheduler, in the event loop.
     """
 
-    def __init__(self, runner: Runner, memory: MemoryLimits, tell: Callable[[Event], None]) -> None:
+    def __init__(self, runner: Callable[[], Runner], memory: MemoryLimits, tell: Callable[[Event], None]) -> None:
         self.ready: dict[str, Child] = {}
         """The processes that answer, by declared model."""
+        self.logs: dict[str, Path] = {}
+        """The log of the newest process of each declared model, also of one that has ended."""
         self._runner, self._memory, self._tell = runner, memory, tell
         self._prepared: dict[str, _Made] = {}
         self._facts: dict[str, ModelFacts] = {}
@@ -93,6 +97,7 @@ class Children:
         """Instances that are to be stopped, while they load too."""
         self._caches: dict[str, int] = {}
         self._watchers: set[asyncio.Task[None]] = set()
+        self._clearing: set[asyncio.Future[Any]] = set()
         total = share_of(memory.host, hardware.total_memory())
         cache = memory.prompt_cache
         self._prompts = min(_MOST_PROMPTS, total // 10) if cache is None else cache
@@ -120,6 +125,11 @@ class Children:
         threading.Thread(target=run, name="gateway", daemon=True).start()
         return await future
 
+    async def load(self) -> None:
+        """Load the pipeline, so that the first request does not wait for it."""
+        with suppress(Exception):  # told to the first request
+            await self._thread(lambda: (_pipeline(), self._runner()))
+
     async def prepare(self, model: DeclaredModel, instance: int) -> None:
         """Make what a model needs and estimate its memory."""
         try:
@@ -134,11 +144,9 @@ class Children:
 
     def _prepare(self, model: DeclaredModel) -> Sizes:
         options = self._options(model, self._share)
-        prepared = self._runner.prepare(model.source, server=options, **model.keywords)
-        kept = layout.memory_needs(self._runner.store.private)
-        memory = Memory(spec_for(prepared, options), kept, self._runner._sink)  # noqa: SLF001 - told where ours is told
+        prepared, memory, facts = _pipeline().prepare(self._runner(), model, options)
         need = self._sizes(memory)
-        self._prepared[model.name] = _Made(prepared, memory, facts_of(prepared, options.extra), need)
+        self._prepared[model.name] = _Made(prepared, memory, facts, need)
         return need
 
     def _sizes(self, memory: Memory) -> Sizes:
@@ -189,17 +197,19 @@ class Children:
         def launch() -> Server:
             if model.name not in self._prepared:  # after a failed start it is looked at anew
                 self._prepare(model)
-            return self._runner.launch(
+            return self._runner().launch(
                 self._prepared[model.name].prepared,
                 server=self._options(model, cache),
                 cancelled=lambda: (model.name, instance) in self._stopping,
-                about=NOT_SHARED,
+                about=_pipeline().NOT_SHARED,
             )
 
         try:
             server = await self._thread(launch)
         except Exception as error:  # noqa: BLE001 - the scheduler decides what comes of it
             self._caches.pop(model.name, None)
+            if isinstance(log := getattr(error, "log", None), str):
+                self.logs[model.name] = self._runner.root / log
             if (model.name, instance) in self._stopping:
                 self._stopping.discard((model.name, instance))
                 self._tell(state.Stopped(model.name, instance))
@@ -210,24 +220,27 @@ class Children:
         if (model.name, instance) in self._stopping:  # it became ready while it was to be stopped
             await self._end(server, model.name, instance)
             return
-        child = self._child(server, self._prepared[model.name], time.monotonic() - began)
+        child = self._child(server, instance, self._prepared[model.name], time.monotonic() - began)
         self.ready[model.name] = child
-        watcher = asyncio.ensure_future(self._watch(child, model.name, instance))
+        self.logs[model.name] = server.log
+        watcher = asyncio.ensure_future(self._watch(child, model.name))
         self._watchers.add(watcher)
         watcher.add_done_callback(self._watchers.discard)
         self._tell(state.Ready(model.name, instance, child.need, child.seconds))
 
     @staticmethod
-    def _child(server: Server, made: _Made, seconds: float) -> Child:
+    def _child(server: Server, instance: int, made: _Made, seconds: float) -> Child:
         need = dict(made.need)
         if need:
-            need[HOST] = max(need[HOST], resident_bytes(server.pid))
+            need[HOST] = max(need[HOST], _pipeline().resident_bytes(server.pid))
         return Child(
             server=server,
+            instance=instance,
             name=server.spec.alias,
             url=server.url,
             key=server.api_key or "",
             context=server.context,
+            ctx_size=server.spec.ctx_size,
             need=need,
             seconds=seconds,
             started_at=time.time(),
@@ -241,27 +254,50 @@ class Children:
             await self._end(child.server, name, instance)
 
     async def _end(self, server: Server, name: str, instance: int) -> None:
-        with suppress(Exception):
-            await self._thread(server.stop)
+        """End a process. Its memory is free when it has ended; clearing up after it takes longer."""
+        gone = asyncio.ensure_future(ended(server.pid, asyncio.Event().wait))
+        stopped = asyncio.ensure_future(self._thread(server.stop))
+        self._clearing.add(stopped)
+        try:
+            await asyncio.wait({gone, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
         self._caches.pop(name, None)
         self._stopping.discard((name, instance))
         self._tell(state.Stopped(name, instance))
+        with suppress(Exception):
+            await stopped
+        self._clearing.discard(stopped)
 
-    async def _watch(self, child: Child, name: str, instance: int) -> None:
-        """Tell the scheduler when a process ends by itself."""
-        server = child.server
-        await ended(server.pid, lambda: self._thread(server.wait))
-        if (name, instance) in self._stopping:
-            return
-        status = await self._thread(server.wait)
-        if self.ready.get(name) is not child:  # it was stopped meanwhile
-            return
-        del self.ready[name]
-        self._caches.pop(name, None)
-        how = f"signal {-status}" if status < 0 else f"exit status {status}"
-        lines = tuple(server._output.tail)[-_LOG_LINES:]  # noqa: SLF001 - the last lines of its log
-        failure = state.Failure(f"llama-server ended with {how}", hint=f"full log: {server.log}", log=lines)
-        self._tell(state.Died(name, instance, failure))
+    async def cleared_up(self) -> None:
+        """Wait until everything is cleared up after the processes that have ended."""
+        if self._clearing:
+            await asyncio.wait(set(self._clearing), timeout=_CLEARING_S)
+
+    async def _watch(self, child: Child, name: str) -> None:
+        """Tell the scheduler when a process ends by itself, and clear up after it."""
+        await ended(child.server.pid, lambda: self._thread(child.server.wait))
+        self.check(name, child)
+        if (name, child.instance) not in self._stopping:
+            with suppress(Exception):
+                await self._thread(child.server.wait)
+
+    def check(self, name: str, child: Child) -> bool:
+        """Return whether a process still runs. Tells the scheduler at once where it does not.
+
+        Clearing up after a process takes a while; requests that come meanwhile wait for the next one.
+        """
+        status = child.server._child.poll()  # noqa: SLF001 - `state` does not say how it ended
+        if status is None:
+            return True
+        if self.ready.get(name) is child:
+            del self.ready[name]
+            self._caches.pop(name, None)
+            how = f"signal {-status}" if status < 0 else f"exit status {status}"
+            lines = tuple(child.server._output.tail)[-_LOG_LINES:]  # noqa: SLF001 - the last lines of its log
+            failure = state.Failure(f"llama-server ended with {how}", hint=f"full log: {child.server.log}", log=lines)
+            self._tell(state.Died(name, child.instance, failure))
+        return False
 
     def _cache_for(self, name: str) -> int:
         """Return the bytes of prompt cache for a child: a part of one budget, or what is left of it."""
@@ -271,14 +307,15 @@ class Children:
     async def measure(self) -> None:
         """Measure what all models together may take: what is free, and what those that are loaded have."""
         try:
-            available = await self._thread(self._available)
+            devices = any(made.need.keys() - {HOST} for made in self._prepared.values())
+            available = await self._thread(self._available) if devices else self._available()
         except Exception:  # noqa: BLE001 - where nothing can be measured, starting a server tells
             available = {}
         self._tell(state.MemoryMeasured(available))
 
     def _available(self) -> Sizes:
         children = list(self.ready.values())
-        held = sum(private_bytes(child.server.pid) for child in children)
+        held = sum(_pipeline().private_bytes(child.server.pid) for child in children)
         free = hardware.available_memory() + held
         host = min(share_of(self._memory.host, hardware.total_memory()), free) - self._prompts
         found = {HOST: max(0, host)}
@@ -298,7 +335,7 @@ class Children:
             return None
         try:
             if kept is None or not await self._thread(_is_unchanged, kept):
-                kept = await self._thread(self._look, model)
+                kept = await self._thread(lambda: _pipeline().look(self._runner(), model))
         except LlamaRunnerError:
             kept = None
         if kept is not None:
@@ -312,11 +349,12 @@ class Children:
         """Forget which models were not there: one may have been fetched."""
         self._absent.clear()
 
-    def _look(self, model: DeclaredModel) -> ModelFacts | None:
-        keywords = {**model.keywords, "offline": True}
-        if self._runner.plan(model.source, **keywords).plan.pending:
-            return None
-        return facts_of(self._runner.prepare(model.source, **keywords), model.server.extra)
+
+def _pipeline() -> ModuleType:
+    """Return what is used of the pipeline, for a thread: loading it takes a while the first time."""
+    from llama_runner.gateway import pipeline  # noqa: PLC0415 - once the gateway listens
+
+    return pipeline
 
 
 async def ended(pid: int, wait: Callable[[], Any]) -> None:

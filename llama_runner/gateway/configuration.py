@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.immutable import Value
-from llama_runner.gateway.models import Catalogue, DeclaredModel, ServedModel
+from llama_runner.core.immutable_values import Value
 from llama_runner.gateway.scheduler_state import Limits, Policy
+from llama_runner.gateway.served_models import Catalogue, DeclaredModel, ServedModel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from llama_runner.config.config import Config
     from llama_runner.config.layers import Resolved
-    from llama_runner.config.model import Model
+    from llama_runner.config.table_types import Model
 
 
 def catalogue_from(config: Config, profile: Callable[[str], Mapping[str, str]] | None = None) -> Catalogue:
@@ -46,6 +46,7 @@ def _declared(name: str, layers: Resolved) -> DeclaredModel:
         pin=bool(layers.get("pin")),
         ttl=layers.get("ttl") or None,
         preload=bool(layers.get("preload")),
+        max_ctx_size=layers.get("max_ctx_size"),
     )
 
 
@@ -72,11 +73,10 @@ def _of_variants(model: Model, layers: Resolved) -> list[ServedModel]:
     return found
 
 
-def policies_of(catalogue: Catalogue) -> tuple[Policy, ...]:
+def policies_of(models: Iterable[DeclaredModel]) -> tuple[Policy, ...]:
     """Return what the scheduler has to know of each declared model."""
     return tuple(
-        Policy(model.name, launch_of(model), pin=model.pin, ttl=model.ttl, preload=model.preload)
-        for model in catalogue.declared.values()
+        Policy(model.name, launch_of(model), pin=model.pin, ttl=model.ttl, preload=model.preload) for model in models
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.errors import ServerError
-from llama_runner.core.printable import printable
+from llama_runner.core.errors import ExitCode, LlamaRunnerError, ServerError
+from llama_runner.core.events import snake_case
+from llama_runner.core.printable_text import printable, printable_message
 from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ class GatewayError(ServerError):
     after which a new attempt may succeed, or None. ``permanent`` says that the same request fails again.
     """
 
-    status: ClassVar[int] = 500
-    kind: ClassVar[str] = "server_error"
+    status: int = 500
+    kind: str = "server_error"
     permanent: bool = False
     retry_after: int | None = None
 
@@ -60,6 +61,37 @@ class Forbidden(GatewayError):
     status = 403
     kind = "forbidden"
     permanent = True
+
+
+_STATUS_OF = {
+    ExitCode.USAGE: 400,
+    ExitCode.SOURCE: 400,
+    ExitCode.DOWNLOAD: 502,
+    ExitCode.STORE: 409,
+    ExitCode.SERVER: 409,
+}
+"""HTTP statuses of errors of the library, by their exit status; 500 for the others."""
+_NOT_FOUND = (
+    *("no_such_model", "no_such_server", "no_such_build", "unknown_model"),
+    *("no_such_repository", "no_such_revision", "no_such_quantization", "no_such_file"),
+)
+
+
+class CallFailed(GatewayError):
+    """A call of the library failed. ``kind`` is the class of its error in snake case, ``status`` follows from it."""
+
+    def __init__(self, message: str, *, kind: str = "call_failed", code: int = 0, hint: str | None = None) -> None:
+        self.kind = kind
+        self.status = 404 if kind in _NOT_FOUND else _STATUS_OF.get(code, 500)
+        self.permanent = self.status in (400, 404)
+        super().__init__(message, hint=hint)
+
+
+def gateway_error(error: LlamaRunnerError) -> GatewayError:
+    """Return an error of the library as one with an HTTP status."""
+    if isinstance(error, GatewayError):
+        return error
+    return CallFailed(str(error), kind=snake_case(type(error).__name__), code=error.code, hint=error.hint)
 
 
 class UnknownModel(GatewayError):
@@ -170,14 +202,16 @@ class LoadingCrashed(GatewayError):
 
 
 class ServerLost(GatewayError):
-    """The process of a model ended, or closed the connection, while it answered this request."""
+    """The process of a model ended, or closed the connection, while it answered a request."""
 
     status = 502
     kind = "server_lost"
 
-    def __init__(self, name: str, reason: str = "its process ended") -> None:
-        self.name, self.reason = name, reason
-        super().__init__(f"model {name!r} stopped while it answered: {reason}", hint="send the request again")
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"model {name!r} stopped while it answered: the connection broke", hint="send the request again"
+        )
 
 
 class Closing(GatewayError):
@@ -189,3 +223,14 @@ class Closing(GatewayError):
 
     def __init__(self) -> None:
         super().__init__("the gateway shuts down", hint="try again later")
+
+
+def error_json(error: GatewayError) -> dict[str, Any]:
+    """Return an error as the management API has it."""
+    return {
+        "type": error.kind,
+        "message": str(error),
+        "hint": error.hint,
+        "field": getattr(error, "field", None),
+        "log": [printable_message(line) for line in getattr(error, "log", ())],
+    }

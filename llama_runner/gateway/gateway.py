@@ -10,6 +10,7 @@ import itertools
 import time
 from collections import Counter, deque
 from contextlib import asynccontextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -17,14 +18,16 @@ import aiohttp
 from llama_runner.gateway import errors
 from llama_runner.gateway import scheduler_state as state
 from llama_runner.gateway.children import Child, Children
-from llama_runner.gateway.clients import LOOPBACK, Client
+from llama_runner.gateway.client_rights import LOOPBACK, Client
 from llama_runner.gateway.configuration import MemoryLimits, policies_of
+from llama_runner.gateway.context_growth import ContextGrowth
+from llama_runner.gateway.event_log import EventLog
 from llama_runner.gateway.metrics import Metrics
-from llama_runner.gateway.models import Catalogue, ModelFacts, RunningModel, ServedModel
 from llama_runner.gateway.scheduler import Scheduler
+from llama_runner.gateway.served_models import Catalogue, ModelFacts, RunningModel, ServedModel
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine
     from pathlib import Path
 
     from llama_runner.api import Runner
@@ -65,18 +68,21 @@ class Gateway:
 
     def __init__(
         self,
-        runner: Runner,
+        root: Path,
+        load: Callable[[], Runner],
         catalogue: Catalogue,
         *,
         memory: MemoryLimits | None = None,
         limits: Limits | None = None,
     ) -> None:
-        self.root: Path = runner.root
-        self.runner = runner
+        self.root, self._load = root, load
         self.catalogue = catalogue
         self.metrics = Metrics()
-        self.children = Children(runner, memory or MemoryLimits(), self.tell)
-        self.scheduler = Scheduler(policies_of(catalogue), limits)
+        self.events = EventLog()
+        self.observers: list[Callable[[Event | Effect], None]] = [self.metrics.count_scheduling, self.events.note]
+        """Each is told what the scheduler is told, and what it asks for. They must not block."""
+        self.children = Children(lambda: self.runner, memory or MemoryLimits(), self.tell)
+        self.scheduler = Scheduler(policies_of(catalogue.declared.values()), limits)
         self.started_at = time.time()
         self._loop = asyncio.get_running_loop()
         self._ids = itertools.count(1)
@@ -85,31 +91,48 @@ class Gateway:
         self._is_handling = False
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._growth = ContextGrowth()
         self._declared = dict(catalogue.declared)
-        """Also of models that are not declared any more and still run."""
+        """As they are launched; also of models that are not declared any more and still run."""
+        self._pins: dict[str, bool] = {}
+        """What clients said of declared models; it counts more than the configuration."""
         self._changed = asyncio.Event()
         self._quit = asyncio.Event()
+        # llama-server closes a kept connection after a stream and after 5 s, unannounced: a request sent then is lost
         self.session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, limit_per_host=0),
+            connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, force_close=True),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             read_bufsize=_READ_BUFFER,
         )
 
+    @cached_property
+    def runner(self) -> Runner:
+        """The pipeline. ``Children`` loads it in a thread as soon as the gateway listens."""
+        return self._load()
+
     def start(self) -> None:
         """Measure the memory and load what is to be preloaded."""
         self._spawn(self.children.measure())
+        self._spawn(self.children.load())
 
     # --- what the routes use
 
     @asynccontextmanager
     async def acquire(
-        self, name: str, *, keep_alive: float | None = None, client: Client = LOOPBACK
+        self, name: str, *, keep_alive: float | None = None, client: Client = LOOPBACK, context: int | None = None
     ) -> AsyncIterator[Lease]:
         """Wait until a model is ready; within the block it is not stopped. See ``interface.Models``."""
         began = time.monotonic()
-        request, model, child = await self._first_of(self.find(name, client), keep_alive)
+        model = self.find(name, client)
+        if context is not None and model.declared not in self.children.ready:
+            facts = await self.facts(model.name)
+            self._grow(model, context, None, None if facts is None else facts.context_length)
+        request, model, child = await self._first_of(model, keep_alive)
+        while context is not None and self._grow(model, context, child, child.facts.context_length):
+            self.tell(state.Finished(request))
+            request, model, child = await self._first_of(model, keep_alive)
         lease = Lease(model, child, self.session, time.monotonic() - began)
         try:
             yield lease
@@ -148,18 +171,45 @@ class Gateway:
         assert first is not None
         raise first
 
+    def _grow(self, model: ServedModel, wanted: int, child: Child | None, trained: int | None) -> bool:
+        """Give a model a larger context where a request wants it. Return whether ``child`` is not what answers it."""
+        declared = self.catalogue.declared.get(model.declared)
+        if declared is None:
+            return False
+        if self._growth.grow(declared, wanted, None if child is None else child.context, trained):
+            self._relaunch()
+            return True
+        size = self._growth.size(declared)
+        return child is not None and size is not None and (child.context or 0) < wanted and child.ctx_size != size
+
     async def _granted(self, model: ServedModel, keep_alive: float | None) -> tuple[int, Child]:
+        """Wait until a model is ready. One that does not load with a larger context gets its own back."""
+        declared = self.catalogue.declared.get(model.declared)
+        if declared is None or self._growth.size(declared) is None:
+            return await self._granted_once(model, keep_alive)
+        try:
+            return await self._granted_once(model, keep_alive)
+        except _TRIED:
+            if self._growth.size(declared) is not None:
+                self._growth.give_up(declared)
+                self._relaunch()
+            return await self._granted_once(model, keep_alive)
+
+    async def _granted_once(self, model: ServedModel, keep_alive: float | None) -> tuple[int, Child]:
         request = next(self._ids)
         future: asyncio.Future[Child] = self._loop.create_future()
         self._futures[request] = future
         self.tell(state.Request(request, model.declared, keep_alive))
         try:
-            return request, await future
+            child = await future
         except asyncio.CancelledError:
             self.tell(state.Cancelled(request))
             raise
         finally:
             self._futures.pop(request, None)
+        if not self.children.check(model.declared, child):  # it died while it was granted
+            return await self._granted_once(model, keep_alive)
+        return request, child
 
     async def unload(self, name: str) -> bool:
         """Stop a model once its requests have ended; False if it was not loaded. Returns when it has stopped."""
@@ -214,10 +264,26 @@ class Gateway:
 
     async def declare(self, catalogue: Catalogue) -> None:
         """Serve other names or models from now on. Only models whose launch differs are stopped."""
+        pinned = {
+            name: catalogue.declared[name].replace(pin=pin)
+            for name, pin in self._pins.items()
+            if name in catalogue.declared
+        }
+        catalogue = catalogue.replace(declared={**catalogue.declared, **pinned})
         self.catalogue = catalogue
         self.children.look_again()
-        self._declared |= catalogue.declared
-        self.tell(state.Reload(policies_of(catalogue)))
+        self._relaunch()
+
+    def _relaunch(self) -> None:
+        """Let the scheduler follow a change of what is declared."""
+        launched = self._growth.applied(self.catalogue)
+        self._declared |= launched
+        self.tell(state.Reload(policies_of(launched.values())))
+
+    async def pin(self, name: str, *, wanted: bool) -> None:
+        """Pin a model, or end that, until this process ends, whatever the configuration says."""
+        self._pins[self.catalogue.find(name).declared] = wanted
+        await self.declare(self.catalogue)
 
     @property
     def is_closed(self) -> bool:
@@ -231,6 +297,7 @@ class Gateway:
         """
         self.tell(state.Shutdown(grace))
         await self._quit.wait()
+        await self.children.cleared_up()
         if self._timer is not None:
             self._timer.cancel()
         await self.session.close()
@@ -245,16 +312,21 @@ class Gateway:
         self._is_handling = True
         try:
             while self._events:
-                self.metrics.on_event(self._events[0])
-                for effect in self.scheduler.handle(self._events.popleft(), time.monotonic()):
+                event = self._events.popleft()
+                self._observe(event)
+                for effect in self.scheduler.handle(event, time.monotonic()):
                     self._carry_out(effect)
         finally:
             self._is_handling = False
         self._changed.set()
         self._changed = asyncio.Event()
 
+    def _observe(self, what: Event | Effect) -> None:
+        for observer in self.observers:
+            observer(what)
+
     def _carry_out(self, effect: Effect) -> None:  # noqa: C901, PLR0912 - one line for each effect
-        self.metrics.on_effect(effect)
+        self._observe(effect)
         if isinstance(effect, state.Grant):
             future, child = self._futures.get(effect.id), self.children.ready.get(effect.model)
             if future is None or future.done():

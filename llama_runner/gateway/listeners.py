@@ -11,8 +11,8 @@ from pathlib import Path
 from aiohttp import web
 
 from llama_runner.core.errors import UsageError
-from llama_runner.core.immutable import Value
-from llama_runner.gateway.access import is_local_host, no_keys_error
+from llama_runner.core.immutable_values import Value
+from llama_runner.gateway.access_control import is_local_host, no_keys_error
 from llama_runner.serving.errors import cannot_listen_error
 from llama_runner.serving.port_owner import taken
 from llama_runner.serving.unix_socket import check_socket, clear_socket

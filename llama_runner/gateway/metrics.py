@@ -10,26 +10,30 @@ from llama_runner.gateway import scheduler_state as state
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from llama_runner.gateway.models import RunningModel
-    from llama_runner.gateway.scheduler_state import Effect, Event
+    from llama_runner.gateway.scheduler_state import Effect, Event, Sizes
+    from llama_runner.gateway.served_models import RunningModel
 
-_BOUNDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _HELP = {
     "requests_total": ("counter", "Requests by model, route and status."),
     "request_seconds": ("histogram", "Time from a request to the end of its answer."),
     "first_byte_seconds": ("histogram", "Time from a request to the first byte of its answer."),
+    "first_token_seconds": ("histogram", "Time from a request to the first token of an answer that is streamed."),
+    "queue_seconds": ("histogram", "Time that a request waited for its model, preparing and loading included."),
     "prompt_tokens_total": ("counter", "Tokens of prompts, where an answer says it."),
     "generated_tokens_total": ("counter", "Tokens generated, where an answer says it."),
     "loads_total": ("counter", "Starts of the process of a model."),
     "load_seconds_total": ("counter", "Time that these starts took."),
     "load_failures_total": ("counter", "Models that could not be prepared or started."),
     "crashes_total": ("counter", "Processes that ended by themselves."),
-    "stops_total": ("counter", "Processes that were stopped: evicted, idle, unloaded, changed."),
+    "stops_total": ("counter", "Processes that were stopped, by cause: evicted, idle, unloaded, changed, closing."),
     "refused_total": ("counter", "Requests that the scheduler refused, by cause."),
     "queued": ("gauge", "Requests that wait for a model."),
     "in_flight": ("gauge", "Requests that a model answers."),
     "model_memory_bytes": ("gauge", "Memory of a loaded model by place."),
     "model_ready": ("gauge", "1 for each model that is ready."),
+    "memory_available_bytes": ("gauge", "Memory that all models together may take, by place, as it was measured last."),
+    "started_at_seconds": ("gauge", "When the gateway started, in seconds since the epoch."),
 }
 
 Labels = tuple[tuple[str, str], ...]
@@ -54,8 +58,17 @@ class Metrics:
         self._counts[f"{name}_sum", own] += value
         self._counts[f"{name}_count", own] += 1
 
-    def on_event(self, event: Event) -> None:
-        """Count an event of the scheduler."""
+    def by_model(self) -> dict[str, dict[str, float]]:
+        """Return the counters and the sums and counts of histograms by the name of the model that they are about."""
+        found: defaultdict[str, dict[str, float]] = defaultdict(dict)
+        for (name, labels), value in self._counts.items():
+            model = next((value for label, value in labels if label == "model"), "")
+            if model and not name.endswith("_bucket"):
+                found[model][name] = found[model].get(name, 0.0) + value
+        return found
+
+    def count_scheduling(self, event: Event | Effect) -> None:
+        """Count what the scheduler is told and what it asks for."""
         if isinstance(event, state.Ready):
             self.count("loads_total", model=event.model)
             self.count("load_seconds_total", event.seconds, model=event.model)
@@ -63,17 +76,15 @@ class Metrics:
             self.count("load_failures_total", model=event.model)
         elif isinstance(event, state.Died):
             self.count("crashes_total", model=event.model)
+        elif isinstance(event, state.Stop):
+            self.count("stops_total", model=event.model, cause=event.cause)
+        elif isinstance(event, state.Refuse):
+            self.count("refused_total", cause=event.error.kind)
 
-    def on_effect(self, effect: Effect) -> None:
-        """Count an effect of the scheduler."""
-        if isinstance(effect, state.Stop):
-            self.count("stops_total", model=effect.model)
-        elif isinstance(effect, state.Refuse):
-            self.count("refused_total", cause=effect.error.kind)
-
-    def text(self, running: Iterable[RunningModel]) -> str:
-        """Return everything as text; ``running`` are the models as they are now."""
-        rows = dict(self._counts)
+    def text(self, running: Iterable[RunningModel], available: Sizes, started_at: float) -> str:
+        """Return everything as text; ``running`` are the models and ``available`` is the memory as they are now."""
+        rows = {**self._counts, ("started_at_seconds", ()): started_at}
+        rows |= {("memory_available_bytes", (("place", place),)): size for place, size in available.items()}
         for model in running:
             labels = (("model", model.name),)
             rows["queued", labels] = model.queued
@@ -86,7 +97,7 @@ class Metrics:
             own = [(key, value) for key, value in rows.items() if _family(key[0]) == name]
             if own:
                 lines += [f"# HELP llama_runner_{name} {text}", f"# TYPE llama_runner_{name} {kind}"]
-                lines += [f"llama_runner_{key}{_labels(labels)} {value:.10g}" for (key, labels), value in own]
+                lines += [f"llama_runner_{key}{_labels(labels)} {value!r}" for (key, labels), value in own]
         return "\n".join([*lines, ""])
 
 

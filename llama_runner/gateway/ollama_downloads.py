@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import aclosing
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from llama_runner.core.errors import LlamaRunnerError
-from llama_runner.core.immutable import Value
-from llama_runner.core.printable import printable
+from llama_runner.core.immutable_values import Value
+from llama_runner.core.printable_text import printable
 from llama_runner.gateway.errors import BadRequest, Forbidden, GatewayError, UnknownModel
-from llama_runner.gateway.interface import client_of
-from llama_runner.gateway.models import DeclaredModel
+from llama_runner.gateway.jobs import Jobs, Work
 from llama_runner.gateway.ollama_http import LineStream, body_of, check_manages, client_error, name_in, served_name
 from llama_runner.gateway.ollama_names import LATEST, find_name, plain_name
+from llama_runner.gateway.ollama_progress import ProgressTranslator
 from llama_runner.gateway.ollama_requests import streams
-from llama_runner.gateway.pull_jobs import PullJobs, check_repository
+from llama_runner.gateway.route_interface import client_of
+from llama_runner.gateway.served_models import DeclaredModel
+from llama_runner.gateway.worker_process import Question
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from llama_runner.gateway.created_models import CreatedStore
-    from llama_runner.gateway.interface import Models
     from llama_runner.gateway.ollama_messages import Json
+    from llama_runner.gateway.route_interface import Models
+
+
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?(:[\w.-]+)?", re.ASCII)
+
+
+def check_repository(name: str) -> None:
+    """Raise ``BadRequest`` unless a name is that of a repository on the Hub: clients must not name paths or URLs."""
+    if not _REPOSITORY.fullmatch(name):
+        raise BadRequest(
+            f"{printable(repr(name), limit=200)} is no name of a repository on the Hub",
+            field="model",
+            hint="use ORG/MODEL, ORG/MODEL:QUANTIZATION, or hf.co/ before one of these",
+        )
 
 
 class PullRules(Value):
@@ -44,13 +60,8 @@ class PullRules(Value):
 class Downloads:
     """Pulls models and serves them from then on."""
 
-    def __init__(self, models: Models, created: CreatedStore, rules: PullRules) -> None:
-        self._models, self._created, self.rules = models, created, rules
-        self._jobs = PullJobs(models.root)
-
-    async def close(self) -> None:
-        """Stop the downloads; what arrived stays."""
-        await self._jobs.close()
+    def __init__(self, models: Models, created: CreatedStore, rules: PullRules, jobs: Jobs) -> None:
+        self._models, self._created, self._jobs, self.rules = models, created, jobs, rules
 
     async def served_name(self, name: str, request: web.Request) -> str:
         """Return the name under which a model is served; one of the allow-list is downloaded first.
@@ -89,20 +100,40 @@ class Downloads:
 
     async def _pulled(self, name: str, *, update: bool, keep: bool) -> AsyncGenerator[Json, None]:
         """Yield the statuses of a pull; before its last one, ``success``, the model is served."""
+        job = await self._jobs.start(self.work(name, update=update), keep=keep)
+        yield {"status": "pulling manifest"}
+        translator = ProgressTranslator()
+        sent: dict[str, Json] = {}
+        async with aclosing(self._jobs.follow(job)) as events:
+            async for event in events:
+                for status in translator.statuses(event):
+                    if sent.get(status["status"]) != status:
+                        sent[status["status"]] = status
+                        yield status
+        yield {"status": "writing manifest"}
+        yield {"status": "success"}
+
+    def work(self, name: str, *, update: bool, is_stored: bool = False) -> Work:
+        """Return the job that fetches or makes a model and serves it. ``update``: ask the Hub what the name means now.
+
+        Raises ``BadRequest`` for what is neither a served model, nor stored, nor the name of a repository.
+        """
         found = find_name(name, self._models.catalogue.served)
-        source = plain_name(name)
+        source: str = plain_name(name)
         keywords: Json = {"update": True} if update else {}
         if found is not None:
             declared = self._models.catalogue.declared[self._models.catalogue.served[found].declared]
             source, own = _source_of(declared)
             keywords = own | (keywords if found in self._created.current.pulled else {})
-        else:
+        elif not is_stored:
             check_repository(source)
-        async with aclosing(self._jobs.follow(source, keywords, largest=self.rules.largest, keep=keep)) as statuses:
-            async for status in statuses:
-                if status.get("status") == "success":
-                    await self._serve(name, source)
-                yield status
+        arguments = {"name": source, "keywords": keywords, "largest": self.rules.largest}
+        question = Question(root=self._models.root, call="download", arguments=arguments)
+
+        async def serve(_: Any) -> None:  # noqa: ANN401 - the files
+            await self._serve(name, source)
+
+        return Work(kind="download", name=source, question=question, finish=serve)
 
     async def _serve(self, name: str, source: str) -> None:
         """Serve a pulled model, under the name that the client gave it if it has none yet."""

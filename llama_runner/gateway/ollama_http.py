@@ -9,20 +9,20 @@ from aiohttp import web
 
 from llama_runner.core.errors import LlamaRunnerError, SourceError, UsageError
 from llama_runner.gateway.errors import BadRequest, Forbidden, GatewayError, UnknownModel
-from llama_runner.gateway.interface import client_of
 from llama_runner.gateway.ollama_messages import Json, wrong_type_error
 from llama_runner.gateway.ollama_names import find_name
 from llama_runner.gateway.ollama_responses import UpstreamError, error_body, event_data, line, upstream_error
-from llama_runner.gateway.protocols import failure_of
+from llama_runner.gateway.protocol_errors import failure_of
 from llama_runner.gateway.request_bodies import check, parsed
+from llama_runner.gateway.route_interface import client_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     import aiohttp
 
-    from llama_runner.gateway.interface import Models
-    from llama_runner.gateway.relay import Exchange
+    from llama_runner.gateway.exchange import Exchange
+    from llama_runner.gateway.route_interface import Models
 
 NDJSON = "application/x-ndjson"
 _CHAT = "/v1/chat/completions"
@@ -38,6 +38,7 @@ async def body_of(request: web.Request) -> Json:
         raise BadRequest("missing request body")
     found = parsed(content)
     check(_CHAT, found)
+    exchange_of(request).body = found
     return found
 
 

@@ -10,7 +10,6 @@ import aiohttp
 from aiohttp import web
 
 from llama_runner.gateway.errors import GatewayError, ServerLost
-from llama_runner.gateway.interface import client_of
 from llama_runner.gateway.ollama_http import (
     LineStream,
     body_of,
@@ -31,18 +30,20 @@ from llama_runner.gateway.ollama_requests import (
     shortened_chat,
     streams,
     truncated_tokens,
+    wanted_context,
 )
 from llama_runner.gateway.ollama_responses import ResponseTranslator, Shape, UpstreamError, upstream_error
-from llama_runner.gateway.ollama_values import FOREVER, keep_alive_seconds, time_text
+from llama_runner.gateway.ollama_times import FOREVER, keep_alive_seconds, time_text
 from llama_runner.gateway.request_bodies import with_variant
+from llama_runner.gateway.route_interface import client_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from llama_runner.gateway.interface import Lease, Models
-    from llama_runner.gateway.models import ModelFacts
     from llama_runner.gateway.ollama_downloads import Downloads
     from llama_runner.gateway.ollama_requests import UpstreamRequest
+    from llama_runner.gateway.route_interface import Lease, Models
+    from llama_runner.gateway.served_models import ModelFacts
 
     Translate = Callable[[Json, ModelTraits], UpstreamRequest]
 
@@ -70,14 +71,14 @@ class Inference:
         streamed, keep = streams(body), _keep_alive(request, body)
         translator = ResponseTranslator(shape, name, created=_now)
         if load_only(body, chat=shape == "chat"):
-            return await self._load(request, name, keep, translator)
+            return await self._load(request, name, keep, translator, body)
         served = await self._served_name(name, request)
         if (facts := await self._models.facts(served)) is not None:
             translate(body, _traits(name, facts, None))  # what is wrong is said before a model is loaded for it
-        async with self._acquire(served, keep, request) as lease:
+        async with self._acquire(served, keep, request, body) as lease:
             wanted = translate(body, _traits(name, lease.facts, lease.context))
             translator.load_ns = int(lease.waited * 1e9)
-            exchange_of(request).ignored += wanted.ignored
+            exchange_of(request).ignored += _ignored(wanted.ignored, body, lease.context)
             sent = with_variant(wanted.path, wanted.body, lease.model)
             async with self._upstream(lease, wanted.path, sent, shorten=body.get("truncate") is True) as answer:
                 if streamed:
@@ -89,26 +90,28 @@ class Inference:
     async def _served_name(self, name: str, request: web.Request) -> str:
         exchange = exchange_of(request)
         exchange.model = name
-        exchange.model = await self._downloads.served_name(name, request)
-        return exchange.model
+        served: str = await self._downloads.served_name(name, request)
+        exchange.model = served
+        return served
 
     async def _load(
-        self, request: web.Request, name: str, keep: float | None, translator: ResponseTranslator
+        self, request: web.Request, name: str, keep: float | None, translator: ResponseTranslator, body: Json
     ) -> web.Response:
         """Load or unload a model: a request without messages or a prompt."""
         served = await self._served_name(name, request)
         if keep == 0:
             await self._models.unload(served)
             return web.json_response(translator.loaded(unloaded=True))
-        async with self._acquire(served, keep, request) as lease:
+        async with self._acquire(served, keep, request, body) as lease:
             lease.answered = True
         return web.json_response(translator.loaded())
 
     @asynccontextmanager
-    async def _acquire(self, served: str, keep: float | None, request: web.Request) -> AsyncIterator[Lease]:
-        keep_alive = -1 if keep == FOREVER else keep
-        async with self._models.acquire(served, keep_alive=keep_alive, client=client_of(request)) as lease:
-            exchange_of(request).waited = lease.waited
+    async def _acquire(self, served: str, keep: float | None, request: web.Request, body: Json) -> AsyncIterator[Lease]:
+        keep_alive, context = -1 if keep == FOREVER else keep, wanted_context(body)
+        client = client_of(request)
+        async with self._models.acquire(served, keep_alive=keep_alive, client=client, context=context) as lease:
+            exchange_of(request).lease = lease
             yield lease
 
     @asynccontextmanager
@@ -162,7 +165,7 @@ class Inference:
     async def _embedding_lease(self, request: web.Request, body: Json, name: str) -> AsyncIterator[Lease]:
         keep = _keep_alive(request, body)
         served = await self._served_name(name, request)
-        async with self._acquire(served, keep, request) as lease:
+        async with self._acquire(served, keep, request, body) as lease:
             yield lease
 
 
@@ -171,6 +174,7 @@ async def _stream(
 ) -> web.StreamResponse:
     """Translate a stream of events into a stream of lines; each write waits until the client takes it."""
     stream = LineStream(request)
+    exchange_of(request).streams = True
     try:
         async for events in event_stream(_pieces(lease, answer)):
             await stream.send([each for data in events for each in translator.feed(data)])
@@ -261,6 +265,13 @@ def _keep_alive(request: web.Request, body: Json) -> float | None:
         return found
     exchange_of(request).ignored += ("keep_alive",)
     return None
+
+
+def _ignored(options: tuple[str, ...], body: Json, context: int | None) -> tuple[str, ...]:
+    """Return the options that change nothing: ``num_ctx`` is not one of them where the model has so much."""
+    wanted = wanted_context(body)
+    fits = wanted is not None and context is not None and wanted <= context
+    return tuple(name for name in options if name != "num_ctx" or not fits)
 
 
 def _dimensions(body: Json) -> int:

@@ -9,7 +9,6 @@ from aiohttp import web
 
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.gateway.errors import BadRequest
-from llama_runner.gateway.models import ServedModel
 from llama_runner.gateway.ollama_http import (
     LineStream,
     body_of,
@@ -23,15 +22,16 @@ from llama_runner.gateway.ollama_messages import wrong_type_error
 from llama_runner.gateway.ollama_models import shown_template
 from llama_runner.gateway.ollama_names import find_name, plain_name
 from llama_runner.gateway.ollama_requests import sampling_options, streams
+from llama_runner.gateway.served_models import ServedModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from llama_runner.gateway.created_models import CreatedModels, CreatedStore
-    from llama_runner.gateway.interface import Models
-    from llama_runner.gateway.models import ModelFacts
     from llama_runner.gateway.ollama_messages import Json
+    from llama_runner.gateway.route_interface import Models
+    from llama_runner.gateway.served_models import ModelFacts
 
 _NOT_MADE = ("files", "adapters", "quantize", "messages", "modelfile", "path")
 """Members of ``/api/create`` that no variant can have."""
@@ -153,7 +153,8 @@ def _is_template_of(template: Any, facts: ModelFacts | None) -> bool:  # noqa: A
 
 def _remove_file(root: Path, file: Path) -> None:
     """Delete a model file of the store; with it everything of its source where it is the only model file of it."""
-    from llama_runner.management import Management  # noqa: PLC0415 - loads the library
+    from llama_runner.api_management import Management  # noqa: PLC0415 - loads the library
+    from llama_runner.library.declared_models import PulledByClient  # noqa: PLC0415
 
     library = Management(root).models
     for model in library.list():
@@ -162,7 +163,10 @@ def _remove_file(root: Path, file: Path) -> None:
                 continue
             bucket = model.directories[0].split("/")[2]
             name = bucket if len(model.files) == 1 else f"{bucket}:{artifact.path.rpartition('/')[2]}"
-            library.remove(name)
+            try:
+                library.remove(name)
+            except PulledByClient:  # which is what is deleted
+                library.remove(name, force=True)
             return
     raise BadRequest(
         f"{file.name} is not a file of the store", hint="delete the file, or its entry in the configuration"

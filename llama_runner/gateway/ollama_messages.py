@@ -11,7 +11,7 @@ import binascii
 import json
 from typing import Any
 
-from llama_runner.core.printable import printable
+from llama_runner.core.printable_text import printable
 from llama_runner.gateway.errors import BadRequest
 
 Json = dict[str, Any]

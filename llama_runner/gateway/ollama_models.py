@@ -6,10 +6,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.gateway.ollama_names import listed_name
-from llama_runner.gateway.ollama_values import FAR_FUTURE, time_text
+from llama_runner.gateway.ollama_times import FAR_FUTURE, time_text
 
 if TYPE_CHECKING:
-    from llama_runner.gateway.models import ModelFacts, RunningModel, ServedModel
+    from llama_runner.gateway.served_models import ModelFacts, RunningModel, ServedModel
 
 Json = dict[str, Any]
 

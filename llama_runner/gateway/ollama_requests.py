@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from llama_runner.core.immutable import Value
-from llama_runner.core.printable import printable
+from llama_runner.core.immutable_values import Value
+from llama_runner.core.printable_text import printable
 from llama_runner.gateway.errors import BadRequest
 from llama_runner.gateway.ollama_messages import (
     Json,
@@ -133,6 +133,14 @@ def _finished(path: str, body: Json, request: Json, model: ModelTraits) -> Upstr
         if chat:
             body["stream_options"] = {"include_usage": True}
     return UpstreamRequest(path, body, "chat" if chat else "text", ignored)
+
+
+def wanted_context(request: Json) -> int | None:
+    """Return the tokens of context that a request needs, ``num_ctx``; None where it does not say. ``BadRequest``."""
+    options = request.get("options")
+    found = options.get("num_ctx") if isinstance(options, dict) else None
+    number = 0 if found is None else _integer(found, "options.num_ctx")
+    return number if number > 0 else None
 
 
 def streams(request: Json) -> bool:

@@ -10,11 +10,11 @@ import json
 import re
 from typing import Any, Literal
 
-from llama_runner.core.printable import printable
+from llama_runner.core.printable_text import printable
 from llama_runner.gateway.errors import GatewayError
 from llama_runner.gateway.ollama_messages import Json, ollama_calls
-from llama_runner.gateway.ollama_values import nanoseconds
-from llama_runner.gateway.protocols import failure_of_answer
+from llama_runner.gateway.ollama_times import nanoseconds
+from llama_runner.gateway.protocol_errors import failure_of_answer
 
 Shape = Literal["chat", "generate"]
 """Whose responses: of ``/api/chat`` (``message``) or of ``/api/generate`` (``response``)."""
@@ -37,7 +37,7 @@ class UpstreamError(GatewayError):
 
     def __init__(self, status: int, text: str, *, tokens: tuple[int, int] | None = None) -> None:
         super().__init__(text)
-        self.status, self.tokens = status, tokens  # type: ignore[misc]  # the status is that of llama-server
+        self.status, self.tokens = status, tokens  # the status is that of llama-server
 
 
 def line(value: Json) -> bytes:

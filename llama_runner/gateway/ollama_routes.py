@@ -7,21 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from llama_runner.gateway.interface import client_of
 from llama_runner.gateway.ollama_downloads import Downloads
 from llama_runner.gateway.ollama_http import body_of, error_response, name_in, served_name
 from llama_runner.gateway.ollama_inference import Inference
 from llama_runner.gateway.ollama_manage import Management
 from llama_runner.gateway.ollama_models import listed_model, running_model, shown_model
+from llama_runner.gateway.route_interface import client_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
     from llama_runner.gateway.created_models import CreatedStore
-    from llama_runner.gateway.interface import Models
-    from llama_runner.gateway.models import ModelFacts
+    from llama_runner.gateway.jobs import Jobs
     from llama_runner.gateway.ollama_downloads import PullRules
+    from llama_runner.gateway.route_interface import Models
+    from llama_runner.gateway.served_models import ModelFacts
 
 Json = dict[str, Any]
 
@@ -30,12 +31,14 @@ VERSION = "0.12.6"
 _STATES = ("ready", "stopping")
 
 
-def add_routes(application: web.Application, gateway: Models, created: CreatedStore, rules: PullRules) -> Downloads:
+def add_routes(
+    application: web.Application, gateway: Models, created: CreatedStore, rules: PullRules, jobs: Jobs
+) -> Downloads:
     """Add the routes; at the start of the application, the models that clients made are served too.
 
     The rules of the returned downloads may be replaced when the configuration is read again.
     """
-    downloads = Downloads(gateway, created, rules)
+    downloads = Downloads(gateway, created, rules, jobs)
     asking, changing, described = Inference(gateway, downloads), Management(gateway, created), _Descriptions(gateway)
     router = application.router
     router.add_get("/", described.alive)
@@ -60,7 +63,7 @@ def add_routes(application: web.Application, gateway: Models, created: CreatedSt
     async def life(_: web.Application) -> AsyncIterator[None]:
         await gateway.declare((await created.load()).merged(gateway.catalogue))
         yield
-        await downloads.close()
+        await jobs.close()
 
     application.cleanup_ctx.append(life)
     return downloads

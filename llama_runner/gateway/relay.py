@@ -8,58 +8,21 @@ is closed, which ends the work on it.
 from __future__ import annotations
 
 import json
-import re
-import time
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from aiohttp import web
 
-from llama_runner.core.immutable import Value
-from llama_runner.gateway import errors, protocols, request_bodies
-from llama_runner.gateway.interface import client_of
+from llama_runner.core.immutable_values import Value
+from llama_runner.gateway import errors, protocol_errors, request_bodies
+from llama_runner.gateway.route_interface import client_of
 
 if TYPE_CHECKING:
+    from llama_runner.gateway.exchange import Exchange
     from llama_runner.gateway.gateway import Gateway, Lease
 
 _EVENTS = "text/event-stream"
-_TOKENS = re.compile(
-    rb'"(?P<name>prompt_n|predicted_n|prompt_tokens|completion_tokens|input_tokens|output_tokens)":(?P<count>\d{1,9})'
-)
-_COUNTED = {
-    b"prompt_n": "prompt",
-    b"prompt_tokens": "prompt",
-    b"input_tokens": "prompt",
-    b"predicted_n": "generated",
-    b"completion_tokens": "generated",
-    b"output_tokens": "generated",
-}
 _LOST = (aiohttp.ClientError, OSError)
-
-
-class Exchange:
-    """What is known of a request while it is answered, for the access log and the metrics."""
-
-    def __init__(self, request_id: str, client: str) -> None:
-        self.request_id, self.client = request_id, client
-        self.began = time.monotonic()
-        self.model: str | None = None
-        self.first_byte: float | None = None
-        self.waited = 0.0
-        self.sent = 0
-        self.tokens: dict[str, int] = {}
-        self.error: str | None = None
-        self.ignored: tuple[str, ...] = ()
-        """Options of the client that change nothing."""
-
-    def wrote(self, data: bytes) -> None:
-        """Count bytes of an answer."""
-        if self.first_byte is None:
-            self.first_byte = time.monotonic() - self.began
-        self.sent += len(data)
-        if b'_n":' in data or b'_tokens":' in data:
-            for match in _TOKENS.finditer(data):
-                self.tokens[_COUNTED[match["name"]]] = int(match["count"])
 
 
 class Passed(Value):
@@ -75,12 +38,11 @@ class Passed(Value):
     method: str = "POST"
 
 
-async def relay(request: web.Request, gateway: Gateway, passed: Passed) -> web.StreamResponse:
-    """Send a request to the process of its model and return its answer. Raises ``GatewayError``."""
+async def relay(request: web.Request, gateway: Gateway, passed: Passed, served: str) -> web.StreamResponse:
+    """Send a request to the process of the model ``served`` and return its answer. Raises ``GatewayError``."""
     exchange: Exchange = request["exchange"]
-    exchange.model = passed.model
-    async with gateway.acquire(passed.model, client=client_of(request)) as lease:
-        exchange.waited = lease.waited
+    async with gateway.acquire(served, client=client_of(request)) as lease:
+        exchange.lease = lease
         headers = {"Accept-Encoding": "identity"}
         headers |= {"Content-Type": request.headers.get("Content-Type", "application/json")} if passed.body else {}
         async with lease.request(
@@ -91,7 +53,7 @@ async def relay(request: web.Request, gateway: Gateway, passed: Passed) -> web.S
                 return await _stream(request, answer, _names(lease, passed.model), lease)
             body = await _read(answer, lease)
             if answer.status >= 400:  # noqa: PLR2004 - an error
-                raise AnswerError(protocols.failure_of_answer(answer.status, body))
+                raise AnswerError(protocol_errors.failure_of_answer(answer.status, body))
     old, new = _names(lease, passed.model)
     body = body.replace(old, new)
     exchange.wrote(body)
@@ -101,7 +63,7 @@ async def relay(request: web.Request, gateway: Gateway, passed: Passed) -> web.S
 class AnswerError(errors.GatewayError):
     """llama-server answered with an error."""
 
-    def __init__(self, failure: protocols.Failure) -> None:
+    def __init__(self, failure: protocol_errors.Failure) -> None:
         self.failure = failure
         super().__init__(failure.message)
 
@@ -131,6 +93,7 @@ async def _stream(
 ) -> web.StreamResponse:
     """Write events as they come. The rest of an event that was not finished is left out before an error."""
     exchange: Exchange = request["exchange"]
+    exchange.streams = True
     response = web.StreamResponse(headers={"Content-Type": _EVENTS, "Cache-Control": "no-cache"})
     response.headers["X-Accel-Buffering"] = "no"
     await response.prepare(request)
@@ -140,10 +103,10 @@ async def _stream(
             chunk = await answer.content.readany()
         except _LOST:
             lease.answered = False
-            failure = protocols.failure_of(errors.ServerLost(lease.model.name))
+            failure = protocol_errors.failure_of(errors.ServerLost(lease.model.name))
             exchange.error = failure.kind
-            protocol = protocols.protocol_of(request.path)
-            await response.write(protocols.stream_error(failure, protocol, exchange.request_id))
+            protocol = protocol_errors.protocol_of(request.path)
+            await response.write(protocol_errors.stream_error(failure, protocol, exchange.request_id))
             break
         data = rest + chunk
         end = len(data) if not chunk else data.rfind(b"\n\n") + 2

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.gateway.errors import BadRequest
 
 if TYPE_CHECKING:
-    from llama_runner.gateway.models import ServedModel
+    from llama_runner.gateway.served_models import ServedModel
 
-_CHATS = ("/v1/chat/completions", "/apply-template", "/v1/messages", "/v1/messages/count_tokens", "/v1/responses")
+_OPENAI_CHATS = ("/v1/chat/completions", "/v1/chat/completions/input_tokens", "/apply-template")
+_CHATS = (*_OPENAI_CHATS, "/v1/messages", "/v1/messages/count_tokens", "/v1/responses")
 _COMPLETIONS = (*_CHATS, "/v1/completions", "/completion", "/infill")
-_OPENAI_CHATS = ("/v1/chat/completions", "/apply-template")
 _DEPTH = 64
 _FILE_NAME = re.compile(rb'name="([^"\r\n]*)"')
 _SYNONYMS = {"n_predict": ("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict")}

@@ -9,17 +9,20 @@ from aiohttp import web
 
 from llama_runner.gateway import request_bodies
 from llama_runner.gateway.errors import BadRequest, Forbidden
-from llama_runner.gateway.interface import client_of
 from llama_runner.gateway.relay import Passed, relay
+from llama_runner.gateway.route_interface import client_of
 from llama_runner.version import __version__
 
 if TYPE_CHECKING:
+    from llama_runner.gateway.exchange import Exchange
     from llama_runner.gateway.gateway import Gateway
-    from llama_runner.gateway.models import ServedModel
+    from llama_runner.gateway.ollama_downloads import Downloads
+    from llama_runner.gateway.served_models import ServedModel
 
 PASSED = (
     *("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/rerank", "/v1/reranking"),
-    *("/v1/messages", "/v1/messages/count_tokens", "/tokenize", "/detokenize", "/v1/audio/transcriptions"),
+    *("/v1/messages", "/v1/messages/count_tokens", "/v1/chat/completions/input_tokens"),
+    *("/tokenize", "/detokenize", "/v1/audio/transcriptions"),
 )
 """Routes whose body names the model."""
 _OF_MODEL_GET = ("props", "slots", "metrics")
@@ -29,8 +32,8 @@ _OF_MODEL_POST = ("infill", "apply-template", "tokenize", "detokenize", "complet
 class Routes:
     """Handlers of the routes."""
 
-    def __init__(self, gateway: Gateway, *, fetch_images: bool) -> None:
-        self._gateway, self._fetch_images = gateway, fetch_images
+    def __init__(self, gateway: Gateway, downloads: Downloads, *, fetch_images: bool) -> None:
+        self._gateway, self._downloads, self._fetch_images = gateway, downloads, fetch_images
 
     def add_to(self, application: web.Application) -> None:
         """Add the routes to an application."""
@@ -53,33 +56,42 @@ class Routes:
             name = request_bodies.model_of_form(body, request.headers.get("Content-Type", ""))
             if not name:
                 raise BadRequest("the form has no field model", field="model")
-            return await relay(request, self._gateway, Passed(name, request.path, body))
+            return await self._relay(request, Passed(name, request.path, body))
         found = request_bodies.parsed(body)
         name = request_bodies.model_name(found)
         request_bodies.check(request.path, found, fetch_images=self._fetch_images)
-        return await relay(request, self._gateway, Passed(name, request.path, body, found))
+        return await self._relay(request, Passed(name, request.path, body, found))
+
+    async def _relay(self, request: web.Request, passed: Passed) -> web.StreamResponse:
+        """Pass a request on; a model of the allow-list that is not here is downloaded first."""
+        exchange: Exchange = request["exchange"]
+        exchange.model, exchange.body = passed.model, passed.json
+        exchange.model = await self._downloads.served_name(passed.model, request)
+        return await relay(request, self._gateway, passed, exchange.model)
 
     async def _get_of_model(self, request: web.Request) -> web.StreamResponse:
         path = "/" + request.match_info["tail"]
-        return await relay(request, self._gateway, Passed(request.match_info["id"], path, method="GET"))
+        return await self._relay(request, Passed(request.match_info["id"], path, method="GET"))
 
     async def _post_of_model(self, request: web.Request) -> web.StreamResponse:
         path, body = "/" + request.match_info["tail"], await request.read()
         found = request_bodies.parsed(body)
         request_bodies.check(path, found, fetch_images=self._fetch_images)
-        return await relay(request, self._gateway, Passed(request.match_info["id"], path, body, found))
+        return await self._relay(request, Passed(request.match_info["id"], path, body, found))
 
     async def _load(self, request: web.Request) -> web.Response:
         """Load a model, or stop it once its requests have ended."""
         client = client_of(request)
         if not client.manages:
             raise Forbidden("this key may not load and unload models")
-        model = self._gateway.find(request.match_info["id"], client)
+        name = request.match_info["id"]
         if request.match_info["action"] == "unload":
-            return web.json_response({"model": model.name, "unloaded": await self._gateway.unload(model.name)})
-        async with self._gateway.acquire(model.name, client=client) as lease:
+            name = self._gateway.find(name, client).name
+            return web.json_response({"model": name, "unloaded": await self._gateway.unload(name)})
+        name = await self._downloads.served_name(name, request)
+        async with self._gateway.acquire(name, client=client) as lease:
             lease.answered = True
-            return web.json_response({"model": model.name, "loaded": True, "seconds": round(lease.waited, 3)})
+            return web.json_response({"model": name, "loaded": True, "seconds": round(lease.waited, 3)})
 
     async def _models(self, request: web.Request) -> web.Response:
         models = self._gateway.listed(client_of(request))
@@ -127,7 +139,8 @@ class Routes:
     async def _metrics(self, request: web.Request) -> web.Response:
         if not client_of(request).manages:
             raise Forbidden("this key may not see the metrics of all models")
-        text = self._gateway.metrics.text(self._gateway.running())
+        gateway = self._gateway
+        text = gateway.metrics.text(gateway.running(), gateway.scheduler.available or {}, gateway.started_at)
         return web.Response(text=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from llama_runner.gateway import errors
 from llama_runner.gateway import scheduler_state as state
-from llama_runner.gateway.admission import missing, to_stop
+from llama_runner.gateway.eviction import missing, needed_and_available, to_stop
 from llama_runner.gateway.scheduler_state import Effect, Event, Limits, Sizes, Slot, Waiting
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ class Scheduler:
             if slot.phase == "preparing":
                 slot.phase, slot.instance = "stopped", slot.instance + 1
             elif slot.phase == "loading":
-                self._stop(slot)
+                self._stop(slot, "closing")
 
     # --- after each event
 
@@ -264,10 +264,8 @@ class Scheduler:
         elif self._measured_at < since:
             self._measure()
         else:
-            assert slot.need is not None
-            rows = [(place, slot.need[place], slot.need[place] - over) for place, over in lacks.items()]
             for request in self._requests_for(slot):
-                self._refuse(request, errors.NeverFits(slot.policy.name, rows))
+                self._refuse(request, errors.NeverFits(slot.policy.name, needed_and_available(slot, lacks)))
         return True
 
     def _make_room(self, slot: Slot, since: float, now: float) -> None:
@@ -275,7 +273,7 @@ class Scheduler:
         assert self.available is not None
         wanted = {request.model: request.since for request in reversed(self.waiting.values())}
         for each in to_stop(slot, self._held, self.available, since=since, wanted=wanted, now=now):
-            self._stop(each)
+            self._stop(each, "evicted")
 
     def _grant_all(self, now: float) -> None:
         """Grant requests for loaded models, but none that is younger than a request that waited for too long.
@@ -305,10 +303,10 @@ class Scheduler:
 
     def _stop_idle(self, now: float) -> None:
         for slot in list(self._ready.values()):
-            if slot.is_idle:
-                expired = slot.expires_at is not None and now >= slot.expires_at and not self.queued(slot.policy.name)
-                if expired or slot.is_outdated or slot.is_unloading or self.is_closing:
-                    self._stop(slot)
+            if slot.is_idle and self.is_closing:
+                self._stop(slot, "closing")
+            elif slot.is_idle and (cause := slot.cause_to_stop(now, self.queued(slot.policy.name))) is not None:
+                self._stop(slot, cause)
 
     def _finish_closing(self, now: float) -> None:
         if not self.is_closing:
@@ -316,7 +314,7 @@ class Scheduler:
         if self._close_at is not None and now >= self._close_at:
             for slot in self.slots.values():
                 if slot.phase == "ready":
-                    self._stop(slot)
+                    self._stop(slot, "closing")
         if not self._has_quit and all(slot.phase == "stopped" for slot in self.slots.values()):
             self._has_quit = True
             self._effects.append(state.Quit())
@@ -355,10 +353,10 @@ class Scheduler:
         slot.phase, slot.instance, slot.is_preloaded = "loading", slot.instance + 1, True
         self._effects.append(state.Start(slot.policy.name, slot.instance))
 
-    def _stop(self, slot: Slot) -> None:
+    def _stop(self, slot: Slot, cause: state.StopCause) -> None:
         slot.phase = "stopping"
         self._ready.pop(slot.policy.name, None)
-        self._effects.append(state.Stop(slot.policy.name, slot.instance))
+        self._effects.append(state.Stop(slot.policy.name, slot.instance, cause))
 
     def _rest(self, slot: Slot) -> None:
         """A model has no process any more."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.gateway import errors
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 HOST = "Host"
 
 Phase = Literal["stopped", "preparing", "loading", "ready", "stopping"]
+StopCause = Literal["evicted", "idle", "changed", "unloaded", "closing"]
 
 Sizes = dict[str, int]
 """Bytes by place."""
@@ -193,6 +194,7 @@ class Stop(Value):
 
     model: str
     instance: int
+    cause: StopCause
 
 
 class Grant(Value):
@@ -292,3 +294,12 @@ class Slot:
         if self.policy.pin or after is None or after < 0:
             return None
         return self.used_at + after
+
+    def cause_to_stop(self, now: float, queued: int) -> StopCause | None:
+        """Return why it is stopped although no other model needs its memory; None if it stays."""
+        if self.is_outdated:
+            return "changed"
+        if self.is_unloading:
+            return "unloaded"
+        expired = self.expires_at is not None and now >= self.expires_at
+        return "idle" if expired and not queued else None

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from llama_runner.generate.container import PORT, ROOT, UID, Workload
 from llama_runner.generate.container_files import Mount, Secret
 from llama_runner.generate.quoting import comment, doubled_dollars, yaml_text
-from llama_runner.generate.workload import PORT, ROOT, UID, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -6,7 +6,7 @@ import re
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.generate.errors import CannotGenerate
 from llama_runner.generate.quoting import check_text
 from llama_runner.serving.llama_server.option_paths import changed_paths

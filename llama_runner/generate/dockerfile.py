@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from llama_runner.core.immutable import Value
-from llama_runner.generate.workload import PORT, ROOT, UID
+from llama_runner.core.immutable_values import Value
+from llama_runner.generate.container import PORT, ROOT, UID
 from llama_runner.store.layout import BINS_VARIABLE, ROOT_VARIABLE
 
 FILE_NAME = "Dockerfile"

@@ -7,9 +7,9 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.config.toml import loads
+from llama_runner.generate.container import FIRST_PORT, OF_IMAGE, PATHS, PORT, Workload
 from llama_runner.generate.container_files import ContainerFiles
 from llama_runner.generate.errors import CannotGenerate
-from llama_runner.generate.workload import FIRST_PORT, OF_IMAGE, PATHS, PORT, Workload
 from llama_runner.serving.llama_server.launch_spec import is_loopback, is_socket
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from llama_runner.config.config import Config
     from llama_runner.config.layers import Resolved
-    from llama_runner.generate.workload import MemoryNeed
+    from llama_runner.generate.container import MemoryNeed
 
 NAME = "llama-gateway"
 DIRECTORY = "/etc/llama-runner"

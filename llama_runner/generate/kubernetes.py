@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
+from llama_runner.generate.container import PORT, ROOT, UID, Workload
 from llama_runner.generate.errors import CannotGenerate
 from llama_runner.generate.quoting import comment, doubled_dollars, yaml_text
-from llama_runner.generate.workload import PORT, ROOT, UID, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

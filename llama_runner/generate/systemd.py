@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llama_runner.generate.container import checked_ports
 from llama_runner.generate.errors import new_key_error
 from llama_runner.generate.quoting import check_text
-from llama_runner.generate.workload import checked_ports
 from llama_runner.request.run_arguments import run_arguments
-from llama_runner.serving import unit_files
+from llama_runner.serving import service_files
 from llama_runner.store.layout import safe_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llama_runner.generate.workload import RunCall
+    from llama_runner.generate.container import RunCall
 
 
 def systemd(models: Sequence[RunCall], *, program: str, user: str | None) -> dict[str, str]:
@@ -29,5 +29,5 @@ def systemd(models: Sequence[RunCall], *, program: str, user: str | None) -> dic
         for word in (model.name, program, *words):
             check_text(word)
         name = f"llama-runner-{safe_name(model.name)}.service"
-        files[name] = unit_files.systemd(model.name, [program, "run", *words], None, user=user)
+        files[name] = service_files.systemd(model.name, [program, "run", *words], None, user=user)
     return files

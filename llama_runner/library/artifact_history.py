@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import LlamaRunnerError
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.library.lineage import file_name
+from llama_runner.library.list_models import time_text
 from llama_runner.library.model_details import recipe_text
-from llama_runner.library.models import time_text
 from llama_runner.library.provenance import finish_time, seconds_of
 from llama_runner.request.plan_text import why_text
 from llama_runner.sources.hub.pins import open_pins
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from llama_runner.core.events import Sink
     from llama_runner.core.plan import PlannedStep
     from llama_runner.library.lineage import Lineage
-    from llama_runner.request.results import PlanResult
+    from llama_runner.request.result_types import PlanResult
     from llama_runner.sources.hub.pins import PinRecord
     from llama_runner.store.inventory import Artifact, Inventory
 

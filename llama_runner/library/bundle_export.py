@@ -11,15 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
+from llama_runner.core.artifact_record import TREE, Record
 from llama_runner.core.digest import Digest
 from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.core.events import Sink, StepProgress
-from llama_runner.core.immutable import Value
-from llama_runner.core.record import TREE, Record
+from llama_runner.core.immutable_values import Value
 from llama_runner.core.step import Place
 from llama_runner.library.bundle_format import MANIFEST, BundledArtifact, BundledFile, Description, Manifest
+from llama_runner.library.list_models import models_of, role_of
 from llama_runner.library.model_names import select
-from llama_runner.library.models import models_of, role_of
 from llama_runner.sources.hub.file_names import parse_quantization
 from llama_runner.sources.hub.pins import PinRecord, artifact_directory, open_pins
 from llama_runner.store import layout
@@ -32,8 +32,8 @@ from llama_runner.system.files import open_regular
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from llama_runner.library.list_models import Model
     from llama_runner.library.model_names import Selection
-    from llama_runner.library.models import Model
     from llama_runner.store.artifacts import Store
     from llama_runner.store.inventory import Artifact
 

@@ -11,10 +11,10 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Literal
 
+from llama_runner.core.artifact_record import TREE, InvalidRecord, Record
 from llama_runner.core.digest import Digest, tree_digest
 from llama_runner.core.errors import SourceError
-from llama_runner.core.immutable import Value
-from llama_runner.core.record import TREE, InvalidRecord, Record
+from llama_runner.core.immutable_values import Value
 from llama_runner.core.step import Place
 from llama_runner.sources.hub import names
 from llama_runner.sources.hub.file_names import UnsafeListing, check_names
@@ -22,7 +22,7 @@ from llama_runner.sources.hub.names import BadName
 from llama_runner.sources.hub.pins import PinRecord, pins_from_json, pins_to_json
 from llama_runner.store import layout
 from llama_runner.store.record_check import check_record
-from llama_runner.system.member_paths import BadArchive, case_folded, path_parts
+from llama_runner.system.archive_member_paths import BadArchive, case_folded, path_parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,11 +10,11 @@ from __future__ import annotations
 from contextlib import ExitStack, suppress
 from typing import IO, TYPE_CHECKING, Any
 
+from llama_runner.core.artifact_record import TREE
 from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import LlamaRunnerError, SourceError
 from llama_runner.core.events import Noticed, Sink, StepProgress, Warned
-from llama_runner.core.immutable import Value, field
-from llama_runner.core.record import TREE
+from llama_runner.core.immutable_values import Value, field
 from llama_runner.library.bundle_format import BadBundle
 from llama_runner.library.bundle_reader import BundleReader
 from llama_runner.library.verify_rules import header_difference
@@ -22,7 +22,7 @@ from llama_runner.library.write_name_index import update_names
 from llama_runner.llama_cpp.build_archive import check_machine, check_name
 from llama_runner.llama_cpp.build_selection import chosen_name
 from llama_runner.sources.hub.pins import open_pins
-from llama_runner.store import layout, locks, staging
+from llama_runner.store import layout, process_locks, staging
 from llama_runner.store.errors import as_store_error, disk_full_error
 from llama_runner.system.files import read_bounded, write_atomically
 from llama_runner.system.utc_time import utc_text
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from llama_runner.core.record import Record
+    from llama_runner.core.artifact_record import Record
     from llama_runner.core.step import Place
     from llama_runner.library.bundle_format import BundledArtifact, BundledFile, Manifest
     from llama_runner.llama_cpp.installed_builds import BuildStore
@@ -102,7 +102,7 @@ class Importer:
             raise as_store_error(error, self._store.root) from error
 
     def _hold(self, lock: Path) -> AbstractContextManager[None]:
-        return locks.hold(lock, "import", self._sink, timeout=self._lock_timeout)
+        return process_locks.hold(lock, "import", self._sink, timeout=self._lock_timeout)
 
     def _stage(self, reader: BundleReader, homes: dict[str, Path]) -> _Staged:
         """Read the whole bundle, and write what is not here into staging."""

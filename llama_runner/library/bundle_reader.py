@@ -13,7 +13,7 @@ from llama_runner.library.bundle_format import (
     BadBundle,
     parse_manifest,
 )
-from llama_runner.system.member_paths import BadArchive
+from llama_runner.system.archive_member_paths import BadArchive
 from llama_runner.system.tar_stream import HEADER, Limits, TarStream, library_errors, tar_entries
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.library.bundle_format import BundledArtifact, BundledFile, Manifest
-    from llama_runner.system.member_paths import Member
+    from llama_runner.system.archive_member_paths import Member
 
     Target = Callable[[str, BundledFile, BundledArtifact | None], Path | None]
 

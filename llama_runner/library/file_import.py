@@ -12,16 +12,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from llama_runner.core.artifact_record import Record, Stamp
 from llama_runner.core.digest import Digest, key_of, short_hash, tree_digest
 from llama_runner.core.errors import SourceError, StoreError, UsageError
 from llama_runner.core.events import Noticed, Sink, StepProgress, Warned
-from llama_runner.core.immutable import Value, field
-from llama_runner.core.record import Record, Stamp
+from llama_runner.core.immutable_values import Value, field
 from llama_runner.core.sizes import size_text
 from llama_runner.core.step import Place
 from llama_runner.library.write_name_index import update_names
 from llama_runner.sources.gguf_header import read_header
-from llama_runner.store import layout, locks, staging
+from llama_runner.store import layout, process_locks, staging
 from llama_runner.store.digest_cache import hash_file
 from llama_runner.store.errors import as_store_error, disk_full_error
 from llama_runner.store.local_sources import source_read_errors
@@ -202,7 +202,7 @@ class FileImporter:
                 raise moved_from_store_error(file.path)
 
     def _hold(self, lock: Path) -> AbstractContextManager[None]:
-        return locks.hold(lock, "import", self._sink, timeout=self._lock_timeout)
+        return process_locks.hold(lock, "import", self._sink, timeout=self._lock_timeout)
 
 
 class _Import:

@@ -7,15 +7,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import StoreError
-from llama_runner.core.immutable import Value, field
+from llama_runner.core.immutable_values import Value, field
+from llama_runner.library.artifacts_in_use import UseCheck, served_files
 from llama_runner.library.declared_models import DeclaredModels
 from llama_runner.library.gc_rules import Collection, Garbage, Limits, Roots
-from llama_runner.library.in_use import UseCheck, served_files
 from llama_runner.library.kept_by_lock_files import lock_roots
-from llama_runner.library.kept_models import kept_models
-from llama_runner.library.models import models_of
-from llama_runner.serving import registry
-from llama_runner.store import layout, locks, removal
+from llama_runner.library.list_models import models_of
+from llama_runner.library.models_kept_by_name import kept_models
+from llama_runner.serving import server_registry
+from llama_runner.store import layout, process_locks, removal
 from llama_runner.store.errors import as_store_error
 from llama_runner.store.inventory import Inventory
 from llama_runner.store.record_summaries import SummaryCache
@@ -87,8 +87,8 @@ class Collector:
         if not self._store.root.is_dir():
             return Collected((), applied=True)
         try:
-            with locks.hold(path, "gc", self._sink, timeout=self._lock_timeout):
-                registry.forget_ended(layout.servers(self._store.private))
+            with process_locks.hold(path, "gc", self._sink, timeout=self._lock_timeout):
+                server_registry.forget_ended(layout.servers(self._store.private))
                 found = self._collection(older_than, max_size)
                 garbage, over = found.garbage, found.over
                 left = self._free(garbage)
@@ -110,7 +110,7 @@ class Collector:
             locked=lock_roots(private, self._sink),
             declared=self._declared(),
             servers=tuple(served_files(private)),
-            logs=frozenset(registry.logs_in_use(layout.servers(private))),
+            logs=frozenset(server_registry.logs_in_use(layout.servers(private))),
             current=self._current,
             unused_builds=self._unused_builds,
             is_busy=self._is_busy,
@@ -130,7 +130,7 @@ class Collector:
 
     def _is_busy(self, name: str) -> bool:
         try:
-            return locks.is_held(layout.lock_file(self._store.private, name))
+            return process_locks.is_held(layout.lock_file(self._store.private, name))
         except FileNotFoundError:
             return False
         except OSError:  # not ours to lock
@@ -188,6 +188,6 @@ class Collector:
         key = path.name.rpartition("-")[2]
         found = list(layout.locks(private).glob(f"{key}*.lock")) or [layout.lock_file(private, key)]
         if not removal.discard_locked(path, found[0]):
-            raise removal.InUse(f"{garbage.path} is being worked on by {locks.describe_holder(found[0])}")
+            raise removal.InUse(f"{garbage.path} is being worked on by {process_locks.describe_holder(found[0])}")
         if len(found[0].stem) != 16:  # noqa: PLR2004 - made here
             found[0].unlink(missing_ok=True)

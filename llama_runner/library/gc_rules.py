@@ -7,18 +7,18 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from llama_runner.core.immutable import Value, field
+from llama_runner.core.immutable_values import Value, field
 from llama_runner.core.sizes import size_text
 from llama_runner.library.declared_models import DeclaredModels
 from llama_runner.library.kept_by_lock_files import LockRoots
-from llama_runner.library.models import role_of
+from llama_runner.library.list_models import role_of
 from llama_runner.store import layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from llama_runner.library.kept_models import Kept
-    from llama_runner.library.models import Model
+    from llama_runner.library.list_models import Model
+    from llama_runner.library.models_kept_by_name import Kept
     from llama_runner.store.inventory import Artifact, Entry, Inventory
 
 Kind = Literal[

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.core.events import Noticed
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.request.lock_entry import build_form
 from llama_runner.request.lock_file import read_lock_file
 from llama_runner.store import layout
-from llama_runner.store.used_files import known_files
+from llama_runner.store.gc_file_lists import known_files
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.core.events import Sink
-    from llama_runner.library.models import Model
+    from llama_runner.library.list_models import Model
     from llama_runner.store.inventory import Artifact
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.immutable import Value
-from llama_runner.library.models import LOCAL, role_of
+from llama_runner.core.immutable_values import Value
+from llama_runner.library.list_models import LOCAL, role_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llama_runner.library.models import Model
+    from llama_runner.library.list_models import Model
     from llama_runner.store.inventory import Artifact, Inventory
 
 _DIGEST = r"sha256:[0-9a-f]{64}|tree1:[0-9a-f]{64}"
@@ -40,6 +40,28 @@ class Lineage(Value):
     def source(self) -> Mapping[str, Any]:
         """The origin of the first of the chain."""
         return self.chain[0].record.source
+
+    def graph(self) -> dict[str, Any]:
+        """Return artifacts, tools and inputs without a record as nodes, and what was made from what as edges."""
+        rows = [(each, "artifact") for each in self.chain] + [(each, "tool") for each in self.tools]
+        nodes: list[dict[str, Any]] = [
+            {"id": str(each.record.digest), "kind": kind, "step": each.step, "path": each.path, "key": each.record.key}
+            for each, kind in rows
+        ]
+        nodes += [
+            {"id": digest, "kind": "input", "step": None, "path": name, "key": None} for name, digest in self.missing
+        ]
+        ids, edges = {node["id"] for node in nodes}, []
+        for each in self.chain:
+            used = {**each.record.recipe.get("inputs", {})}
+            tools = {name: value.get("digest") for name, value in each.record.noted.items() if isinstance(value, dict)}
+            for keyed, found in ((True, used), (False, tools)):
+                edges += [
+                    {"from": digest, "to": str(each.record.digest), "input": name, "keyed": keyed}
+                    for name, digest in found.items()
+                    if digest in ids
+                ]
+        return {"nodes": nodes, "edges": edges}
 
 
 def is_digest(value: object) -> bool:

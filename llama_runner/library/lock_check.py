@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.core.machine_path_removal import PATH, without_paths
 from llama_runner.request import binaries_graph
 from llama_runner.request.lock_differences import Difference, differences
 from llama_runner.request.lock_entry import build_of, local_files
 from llama_runner.request.lock_file import LockedModel, not_locked_error
 from llama_runner.request.lock_models import kept_options
-from llama_runner.request.resolve import ProgramsRequest
+from llama_runner.request.resolve_request import ProgramsRequest
 from llama_runner.store.inventory import Inventory
 from llama_runner.system import hardware
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
+    from llama_runner.core.artifact_record import Record
     from llama_runner.core.events import Sink
-    from llama_runner.core.record import Record
     from llama_runner.request.lock_file import LockFile
     from llama_runner.request.plan_and_execute import Preparation
     from llama_runner.store.artifacts import Store

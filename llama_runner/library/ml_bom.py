@@ -11,7 +11,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from llama_runner.core.errors import ToolError
 from llama_runner.library.lineage import file_name
-from llama_runner.library.models import quantization_of, role_of
+from llama_runner.library.list_models import quantization_of, role_of
 from llama_runner.library.provenance import (
     builder_uri,
     files_of_download,

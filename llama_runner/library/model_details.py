@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.core.events import Noticed, Sink
-from llama_runner.core.immutable import Value
-from llama_runner.library.models import artifact_json, role_of
+from llama_runner.core.immutable_values import Value
+from llama_runner.library.list_models import artifact_json, role_of
 from llama_runner.library.provenance import seconds_of
 from llama_runner.store import layout
 from llama_runner.system.files import read_json
@@ -19,9 +19,9 @@ from llama_runner.system.files import read_json
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from llama_runner.core.record import Record
+    from llama_runner.core.artifact_record import Record
+    from llama_runner.library.list_models import Model
     from llama_runner.library.model_names import Selection
-    from llama_runner.library.models import Model
     from llama_runner.store.artifacts import Store
     from llama_runner.store.inventory import Artifact, Inventory
 
@@ -32,6 +32,8 @@ _VERBS = {
     "quantize": "quantized to {type} from {model}",
     "imatrix": "importance matrix of {model}",
     "quality": "quality of {model}",
+    "check": "check of {model}",
+    "numbers": "logits of {model} compared with the original's",
     "adapter": "adapter converted from {source}",
     "import": "imported from {source}",
 }
@@ -87,6 +89,11 @@ def details_of(inventory: Inventory, chosen: Selection, *, kept: bool) -> Detail
             for one in model.artifacts
             if one.step == "quality" and one.record.recipe.get("inputs", {}).get("model") == each.record.digest
         ]
+        checks = [
+            one.record
+            for one in model.artifacts
+            if one.step == "check" and one.record.recipe.get("inputs", {}).get("model") == each.record.digest
+        ]
         told.append(
             {
                 **artifact_json(each),
@@ -95,10 +102,17 @@ def details_of(inventory: Inventory, chosen: Selection, *, kept: bool) -> Detail
                 "made_by": each.record.made.get("by"),
                 "memory": max((size for path, size in memory if f"/{each.path}" in path), default=None),
                 "quality": quality[-1] if quality else None,
+                "check": _newest_check(checks),
             }
         )
     header = _header(inventory.root, model, artifacts)
     return Details(model, tuple(other.revision[:12] for other in others), header, tuple(told), kept)
+
+
+def _newest_check(records: list[Record]) -> dict[str, Any] | None:
+    """Return what the newest check of a file found, with its time."""
+    newest = max(records, key=lambda record: str(record.made.get("at", "")), default=None)
+    return None if newest is None else {**newest.facts, "made": newest.made.get("at")}
 
 
 def recipe_text(record: Record, known: dict[str, Artifact]) -> str:

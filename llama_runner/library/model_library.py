@@ -8,8 +8,8 @@ from typing import IO, TYPE_CHECKING, Any
 from llama_runner.core.errors import UsageError
 from llama_runner.core.option_values import wrong_value_error
 from llama_runner.library.declared_models import DeclaredModels
+from llama_runner.library.list_models import models_of
 from llama_runner.library.model_names import Selection, select
-from llama_runner.library.models import models_of
 from llama_runner.request.runner_methods import public_method
 from llama_runner.store import layout
 from llama_runner.store.inventory import Inventory
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from llama_runner.library.bundle_import import Imported
     from llama_runner.library.file_import import ForeignModel, How, ImportedModel
     from llama_runner.library.lineage import Lineage
+    from llama_runner.library.list_models import Model
     from llama_runner.library.model_details import Details
-    from llama_runner.library.models import Model
     from llama_runner.library.remove_models import Removal
     from llama_runner.library.verify import Verification
     from llama_runner.llama_cpp.installed_builds import BuildStore
@@ -80,8 +80,8 @@ class Library:
         ``name`` is what ``run`` takes, an alias, or a unique beginning; ``UsageError`` where it means no model or
         several. ``check`` asks the Hub what it has now.
         """
-        from llama_runner.library.kept_models import kept_models  # noqa: PLC0415
         from llama_runner.library.model_details import details_of, drift_of  # noqa: PLC0415 - not for a list
+        from llama_runner.library.models_kept_by_name import kept_models  # noqa: PLC0415
 
         inventory = Inventory(self._store.root, SummaryCache(self._store.private))
         chosen = self._select(inventory, name)
@@ -127,7 +127,7 @@ class Library:
         All revisions of it are kept. Of a model that is no longer here only the name and the source are returned.
         Raises as ``show``, and ``StoreError``.
         """
-        from llama_runner.library.kept_models import keep, kept_model  # noqa: PLC0415 - not for a list
+        from llama_runner.library.models_kept_by_name import keep, kept_model  # noqa: PLC0415 - not for a list
 
         try:
             model = self._select(Inventory(self._store.root), name).models[0]
@@ -141,7 +141,7 @@ class Library:
 
     def kept(self) -> tuple[str, ...]:
         """Return the names of the models that ``gc`` keeps, also of those that are not here; ``StoreError``."""
-        from llama_runner.library.kept_models import kept_models  # noqa: PLC0415 - as above
+        from llama_runner.library.models_kept_by_name import kept_models  # noqa: PLC0415 - as above
 
         return tuple(sorted({name for name, _ in kept_models(self._store.private).names}))
 
@@ -182,6 +182,12 @@ class Library:
             warnings.warn(f"dry_run={dry_run} is now apply={apply}", DeprecationWarning, stacklevel=3)
         declared = self._declared()
         return (remove if apply else look)(self._store, names, declared=declared, force=force, sink=self._sink)
+
+    def look_at_removal(self, *names: str, force: bool = False) -> Removal:
+        """Return what ``remove`` would delete, also of models that servers use now. Raises as ``remove`` otherwise."""
+        from llama_runner.library.remove_models import look  # noqa: PLC0415 - not for a list
+
+        return look(self._store, names, declared=self._declared(), force=force, sink=self._sink, in_use=True)
 
     @public_method
     def verify(
@@ -245,7 +251,7 @@ class Library:
         ``SourceError``, ``StoreError``.
         """
         from llama_runner.library.file_import import FileImporter  # noqa: PLC0415 - not for a list
-        from llama_runner.library.foreign_stores import path_model  # noqa: PLC0415
+        from llama_runner.library.find_foreign_models import path_model  # noqa: PLC0415
 
         found = _path(path)
         with source_read_errors(found):
@@ -258,7 +264,7 @@ class Library:
 
         ``path`` is its directory, if that is not the usual one. Raises ``UsageError``, ``SourceError``.
         """
-        from llama_runner.library.foreign_stores import find_foreign  # noqa: PLC0415 - not for a list
+        from llama_runner.library.find_foreign_models import find_foreign  # noqa: PLC0415 - not for a list
 
         return tuple(find_foreign(tool, None if path is None else _path(path), os.environ))
 
@@ -271,7 +277,7 @@ class Library:
         Raises ``UsageError`` for names before anything is imported, ``SourceError`` and ``StoreError``.
         """
         from llama_runner.library.file_import import FileImporter, moved_from_tool_error  # noqa: PLC0415 - not for a list
-        from llama_runner.library.foreign_stores import choose  # noqa: PLC0415
+        from llama_runner.library.find_foreign_models import choose  # noqa: PLC0415
 
         if how == "move":
             raise moved_from_tool_error(tool)

@@ -7,13 +7,13 @@ import re
 from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import UsageError
-from llama_runner.core.immutable import Value
-from llama_runner.library.models import quantization_of, role_of
+from llama_runner.core.immutable_values import Value
+from llama_runner.library.list_models import quantization_of, role_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from llama_runner.library.models import Model
+    from llama_runner.library.list_models import Model
     from llama_runner.store.inventory import Artifact
 
 _SHOWN = 8
@@ -35,8 +35,12 @@ class Selection(Value):
         return [each for each in every if role_of(each) == "model" and _is_of(each, self.quantization)]
 
 
-def no_such_model_error(name: str, known: Iterable[str]) -> UsageError:
+class NoSuchModel(UsageError):
     """No model of the store has this name."""
+
+
+def no_such_model_error(name: str, known: Iterable[str]) -> NoSuchModel:
+    """Return the error for a name that no model of the store has, with the nearest name."""
     from difflib import get_close_matches  # noqa: PLC0415 - only for mistakes
 
     names = {each.lower(): each for each in known}
@@ -46,7 +50,7 @@ def no_such_model_error(name: str, known: Iterable[str]) -> UsageError:
     hint = "llama-runner models list shows what is there"
     if close:
         hint = f"did you mean {names.get(close[0]) or parts[close[0]]}?"
-    return UsageError(f"no model of the store is called {name!r}", hint=hint)
+    return NoSuchModel(f"no model of the store is called {name!r}", hint=hint)
 
 
 def ambiguous_model_error(name: str, fitting: Sequence[str], *, same: bool = False) -> UsageError:

@@ -14,12 +14,12 @@ from urllib.parse import quote
 
 from llama_runner.core.machine_path_removal import without_paths
 from llama_runner.library.lineage import file_name, is_digest
-from llama_runner.library.models import role_of
+from llama_runner.library.list_models import role_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from llama_runner.core.record import Record
+    from llama_runner.core.artifact_record import Record
     from llama_runner.library.lineage import Lineage
     from llama_runner.store.inventory import Artifact
 

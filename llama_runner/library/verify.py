@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import Interrupted
 from llama_runner.core.events import Noticed, Sink, StepProgress, Warned
-from llama_runner.core.immutable import Value, field
+from llama_runner.core.immutable_values import Value, field
 from llama_runner.library.verify_log import Entry, VerifyLog, stamp_text
 from llama_runner.library.verify_rules import FileContent, Problem, problems_of, published_digests
 from llama_runner.sources.hub import verify as hub_verify
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping
     from pathlib import Path
 
+    from llama_runner.core.artifact_record import Stamp
     from llama_runner.core.digest import Digest
-    from llama_runner.core.record import Stamp
     from llama_runner.sources.hub.pins import Pin
     from llama_runner.store.artifacts import Store
     from llama_runner.store.inventory import Artifact

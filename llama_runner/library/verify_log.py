@@ -13,13 +13,13 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.digest import Digest
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from llama_runner.core.record import Stamp
+    from llama_runner.core.artifact_record import Stamp
 
 _TABLES = """
 PRAGMA synchronous = OFF;

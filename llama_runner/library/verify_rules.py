@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from llama_runner.core.digest import Digest, key_of, short_hash, tree_digest
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.sources.gguf_header import NotGGUF, read_header
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Kind = Literal["damaged", "missing", "unexpected", "unreadable", "published", "header", "record"]
 DOWNLOADS = ("download", "projector")
 """Steps whose files the Hub lists."""
+_COMPILED = "Python wrote it when a script of this directory was run; the record does not have it"
 
 
 class Problem(Value):
@@ -36,6 +37,11 @@ class Problem(Value):
     def to_json(self) -> dict[str, Any]:
         """Return it for ``verify --json``."""
         return dict(self.__dict__)
+
+
+def is_compiled_module(name: str) -> bool:
+    """Whether a file is one that Python writes beside a module that it imports."""
+    return name.endswith(".pyc") and name.split("/")[-2:-1] == ["__pycache__"]
 
 
 class FileContent(Value):
@@ -114,11 +120,22 @@ def _changed(
 ) -> dict[str, Problem]:
     """Return the files whose bytes are not those of the record, by name."""
     record = artifact.record
-    if not artifact.is_tree:
-        found = files[artifact.name].sha256
-        if found in (None, record.digest):
-            return {}
-        return {artifact.name: _problem(artifact, artifact.name, "damaged", _differs(found, record.digest))}
+    if artifact.is_tree:
+        return _changed_in_tree(artifact, files, links, unreadable)
+    found = files[artifact.name].sha256
+    if found in (None, record.digest):
+        return {}
+    return {artifact.name: _problem(artifact, artifact.name, "damaged", _differs(found, record.digest))}
+
+
+def _changed_in_tree(
+    artifact: Artifact, files: Mapping[str, FileContent], links: Mapping[str, str], unreadable: Mapping[str, Problem]
+) -> dict[str, Problem]:
+    """Return the files of a directory that are not those of the record, by name; the name is empty if it is not known.
+
+    Modules that Python compiled beside the recorded files are named in each directory.
+    """
+    record = artifact.record
     recorded = record.facts.get("files")
     known: dict[str, Any] = recorded if isinstance(recorded, dict) else {}
     wrong: dict[str, Problem] = {}
@@ -128,7 +145,8 @@ def _changed(
         elif files[name].sha256 not in (None, digest):
             wrong[name] = _problem(artifact, name, "damaged", _differs(files[name].sha256, str(digest)))
     for name in {*files, *links} - {*known} if known else ():
-        wrong[name] = _problem(artifact, name, "unexpected", "the record does not have it")
+        text = _COMPILED if is_compiled_module(name) else "the record does not have it"
+        wrong[name] = _problem(artifact, name, "unexpected", text)
     if wrong or unreadable:
         return wrong
     entries = [(name, "l", target) for name, target in links.items()]
@@ -137,6 +155,8 @@ def _changed(
         entries.append((name, kind, str(content.sha256)))
     if (digest := tree_digest(entries)) == record.digest:
         return {}
+    if tree_digest(entry for entry in entries if not is_compiled_module(entry[0])) == record.digest:
+        return {name: _problem(artifact, name, "unexpected", _COMPILED) for name in filter(is_compiled_module, files)}
     return {"": Problem(artifact.path, artifact.path, "damaged", _differs(digest, record.digest))}
 
 

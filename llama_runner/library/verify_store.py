@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from llama_runner.core.artifact_record import OTHER_VERSION
 from llama_runner.core.errors import Interrupted, LlamaRunnerError, UsageError
-from llama_runner.core.record import OTHER_VERSION
+from llama_runner.library.list_models import models_of
 from llama_runner.library.model_names import select
-from llama_runner.library.models import models_of
 from llama_runner.library.verify import Verification, Verifier
 from llama_runner.library.verify_rules import Problem
 from llama_runner.library.verify_small_files import damaged_descriptions, delete
@@ -107,7 +107,7 @@ def _repaired(
     lock_timeout: float,
 ) -> list[Problem]:
     """Repair one artifact after the other; return the problems with what came of it."""
-    from llama_runner.library.repair import Repair, in_repair_order  # noqa: PLC0415 - loads the pipeline
+    from llama_runner.library.repair_artifacts import Repair, in_repair_order  # noqa: PLC0415 - loads the pipeline
 
     repair = Repair(store, sink, lock_timeout, offline=offline)
     outcome: dict[str, tuple[bool, str]] = {}

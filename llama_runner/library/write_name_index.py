@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llama_runner.library.models import quantization_of, role_of
+from llama_runner.library.list_models import quantization_of, role_of
 from llama_runner.store import layout
 from llama_runner.store.inventory import Inventory
 from llama_runner.store.name_index import NamedModel, write_names

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import ToolError, UsageError
-from llama_runner.core.immutable import Value, field
-from llama_runner.system.programs import find_program
+from llama_runner.core.immutable_values import Value, field
+from llama_runner.system.find_programs import find_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

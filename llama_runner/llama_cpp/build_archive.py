@@ -13,14 +13,14 @@ import re
 import tarfile
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from llama_runner.core.artifact_record import STATE_FILE, TREE, InvalidRecord, Record, format_state, parse_state
 from llama_runner.core.digest import key_of, short_hash
 from llama_runner.core.errors import SourceError, UsageError
-from llama_runner.core.immutable import Value
-from llama_runner.core.record import STATE_FILE, TREE, InvalidRecord, Record, format_state, parse_state
+from llama_runner.core.immutable_values import Value
 from llama_runner.core.step import Place, Step
 from llama_runner.engine.run_program import Cancellation
 from llama_runner.llama_cpp.build_selection import damaged_build_error, find_anywhere, open_directory
-from llama_runner.store import layout, locks, staging
+from llama_runner.store import layout, process_locks, staging
 from llama_runner.store.digest_cache import hash_file, hash_tree
 from llama_runner.store.errors import as_store_error
 from llama_runner.store.local_sources import LocalSources, unreadable_source_error
@@ -188,7 +188,7 @@ def import_build(
         raise unreadable_source_error(archive, error.strerror or str(error)) from error
     home = layout.staging(store.private) / name
     try:
-        with locks.hold(layout.lock_file(store.private, name), "import", timeout=lock_timeout):
+        with process_locks.hold(layout.lock_file(store.private, name), "import", timeout=lock_timeout):
             staging.discard(home)
             unpacked = staging.open_directory(home, store.root / layout.build_place(hardware.platform_tag(), name))
             try:
@@ -287,7 +287,7 @@ def publish_build(
 
     lock = layout.lock_file(store.private, short_hash(record.key, 16))
     path = store.path(place)
-    with locks.hold(lock, "import", timeout=lock_timeout):
+    with process_locks.hold(lock, "import", timeout=lock_timeout):
         old = store.record(place)
         if old is not None and old.key == record.key and store.payload_state(place, old) in ("present", "restamp"):
             return ImportResult(path, False, old.facts)

@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from llama_runner.core.artifact_record import TREE
 from llama_runner.core.errors import LlamaRunnerError, StoreError, UsageError
-from llama_runner.core.immutable import Value
-from llama_runner.core.record import TREE
+from llama_runner.core.immutable_values import Value
 from llama_runner.core.step import Place
 from llama_runner.store import layout
 from llama_runner.store.digest_cache import payload_stamp
@@ -24,16 +24,20 @@ from llama_runner.system.files import read_json
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from llama_runner.core.artifact_record import Record
     from llama_runner.core.digest import Digest
-    from llama_runner.core.record import Record
     from llama_runner.store.artifacts import Store
 
 
-def no_such_build_error(name: str, there: Iterable[str]) -> UsageError:
+class NoSuchBuild(UsageError):
+    """No build has this name."""
+
+
+def no_such_build_error(name: str, there: Iterable[str]) -> NoSuchBuild:
     """Return the error for an unknown build."""
     there = tuple(there)
     what = f"there are {', '.join(there)}" if there else "there are none; make some with bins build"
-    return UsageError(f"there are no programs called {name!r} in bins/", hint=what)
+    return NoSuchBuild(f"there are no programs called {name!r} in bins/", hint=what)
 
 
 def ambiguous_build_error(name: str, fitting: Iterable[str]) -> UsageError:

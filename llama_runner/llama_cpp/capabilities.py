@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import ToolError
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.llama_cpp.program_environment import program_environment
 from llama_runner.store import layout
 from llama_runner.system.files import read_json, write_json

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import UsageError
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.llama_cpp.backends import BACKENDS, RPC_TARGET, split_rpc
 
 if TYPE_CHECKING:

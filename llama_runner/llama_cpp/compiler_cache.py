@@ -9,7 +9,7 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from llama_runner.system.programs import find_program
+from llama_runner.system.find_programs import find_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

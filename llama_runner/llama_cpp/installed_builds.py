@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llama_runner.core.artifact_record import TREE
 from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import StoreError, UsageError
-from llama_runner.core.immutable import Value, field
-from llama_runner.core.record import TREE
+from llama_runner.core.immutable_values import Value, field
 from llama_runner.llama_cpp.build_selection import (
     BuildChoice,
     DamagedChoice,
@@ -26,7 +26,7 @@ from llama_runner.llama_cpp.build_selection import (
     open_programs,
     read_choice,
 )
-from llama_runner.store import layout, locks, removal
+from llama_runner.store import layout, process_locks, removal
 from llama_runner.store.errors import as_store_error
 from llama_runner.system import hardware
 from llama_runner.system.files import write_json
@@ -34,8 +34,8 @@ from llama_runner.system.files import write_json
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from llama_runner.core.artifact_record import Record
     from llama_runner.core.events import Sink
-    from llama_runner.core.record import Record
     from llama_runner.core.step import Place
     from llama_runner.llama_cpp.build_archive import ImportResult, SmokeTest
     from llama_runner.llama_cpp.newer_versions import Updates
@@ -267,9 +267,9 @@ class BuildStore:
         if build.chosen:
             self.use(AUTO)
         lock = short_hash(build.key, 16) if build.key else f"bins-{build.name}"
-        with locks.try_hold(layout.lock_file(self._store.private, lock)) as held:
+        with process_locks.try_hold(layout.lock_file(self._store.private, lock)) as held:
             if not held:
-                holder = locks.describe_holder(layout.lock_file(self._store.private, lock))
+                holder = process_locks.describe_holder(layout.lock_file(self._store.private, lock))
                 raise build_locked_error(build.name, holder)
             try:
                 removal.take_away(path, layout.staging(self._store.private) / lock, partial(self._check_unused, path))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from packaging.version import InvalidVersion, Version
 
 from llama_runner.core.errors import DownloadError, LlamaRunnerError
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.llama_cpp.release_archives import choose_asset
 from llama_runner.llama_cpp.releases_api import ReleasesApi
 from llama_runner.store import layout

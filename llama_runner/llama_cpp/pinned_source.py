@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.digest import Digest, file_digest
 from llama_runner.core.errors import UsageError
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.system.files import read_bounded
 
 if TYPE_CHECKING:

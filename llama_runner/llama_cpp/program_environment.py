@@ -92,7 +92,7 @@ def check_system_config(tell: Callable[[str], None]) -> None:
     options (``etc_config.check``).
     """
     if os.name == "posix" and os.path.exists(SYSTEM_CONFIG):  # noqa: PTH110 - faster
-        from llama_runner.llama_cpp.etc_config import check  # noqa: PLC0415 - few machines have such a file
+        from llama_runner.llama_cpp.system_config_file import check  # noqa: PLC0415 - few machines have such a file
 
         if told := check(SYSTEM_CONFIG, os.environ):
             tell(told)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.digest import Digest, file_digest
 from llama_runner.core.errors import DownloadError, ToolError
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.llama_cpp import backends
 from llama_runner.system.files import write_json
 

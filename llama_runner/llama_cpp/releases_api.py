@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from llama_runner.core.errors import DownloadError, ExitCode
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.llama_cpp.release_archives import BadListing, parse_releases, to_json, write_cache
 from llama_runner.store.layout import safe_name
 from llama_runner.system.files import read_json

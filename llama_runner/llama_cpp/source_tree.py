@@ -15,8 +15,8 @@ from llama_runner.core.errors import SourceError
 from llama_runner.store.digest_cache import hash_file
 from llama_runner.store.layout import BUILDS, SOURCES
 from llama_runner.store.local_sources import DirectorySource, unreadable_source_error
+from llama_runner.system.find_programs import find_program
 from llama_runner.system.git import run_git
-from llama_runner.system.programs import find_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -14,7 +14,7 @@ from llama_runner.core.errors import ToolError
 from llama_runner.store.digest_cache import hash_file
 from llama_runner.store.layout import BINS_VARIABLE, BUILDS, user_path
 from llama_runner.store.local_sources import DirectorySource, missing_source_error, unreadable_source_error
-from llama_runner.system.programs import find_program
+from llama_runner.system.find_programs import find_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import ToolError
-from llama_runner.core.immutable import Value, field
+from llama_runner.core.immutable_values import Value, field
 from llama_runner.store.digest_cache import is_same_tool, source_stamp
-from llama_runner.system.programs import find_program
+from llama_runner.system.find_programs import find_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from llama_runner.core.record import Stamp
+    from llama_runner.core.artifact_record import Stamp
 
 KEYED_ENVIRONMENT = (
     *("CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CPATH", "LIBRARY_PATH", "CUDAARCHS"),

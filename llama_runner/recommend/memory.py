@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llama_runner.core.immutable import Value
-from llama_runner.recommend.skeleton import write_skeleton
+from llama_runner.core.immutable_values import Value
+from llama_runner.recommend.weightless_gguf import write_skeleton
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, spec_of
 from llama_runner.serving.llama_server.memory_check import Memory
 from llama_runner.serving.llama_server.memory_estimate import Need, Room, extrapolated
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from llama_runner.recommend.headers import Headers
+    from llama_runner.recommend.model_headers import Headers
 
 CACHE_TYPES = ("f16", "q8_0")
 """Cache types that are considered, the best first."""

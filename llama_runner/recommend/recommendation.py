@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.serving.llama_server.memory_estimate import Room, lacking
 from llama_runner.sources.hub.file_selection import NEAREST
 

@@ -19,9 +19,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.llama_cpp.program_environment import program_environment
-from llama_runner.recommend.skeleton import VOCABULARY, Shape, number_value, real_value, text_value, write_sparse
+from llama_runner.recommend.weightless_gguf import VOCABULARY, Shape, number_value, real_value, text_value, write_sparse
 from llama_runner.system import hardware
 from llama_runner.system.files import read_json, write_json
 from llama_runner.system.processes import try_output

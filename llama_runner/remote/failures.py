@@ -6,8 +6,8 @@ import os
 import re
 from typing import Literal
 
-from llama_runner.core.printable import printable
-from llama_runner.remote.deadline import TooSlow
+from llama_runner.core.printable_text import printable
+from llama_runner.remote.time_limit import TooSlow
 from llama_runner.remote.transports import TooLong
 from llama_runner.store.errors import NO_ROOM
 from llama_runner.system.http_client import HttpFailed

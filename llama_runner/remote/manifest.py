@@ -15,11 +15,11 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, cast
 
+from llama_runner.core.artifact_record import STATE_FILE, InvalidRecord, Record, portable_noted
 from llama_runner.core.digest import Digest, tree_digest
-from llama_runner.core.record import STATE_FILE, InvalidRecord, Record, portable_noted
 from llama_runner.core.remote_store import RemoteArtifact, RemoteFile
 from llama_runner.store.record_check import check_record
-from llama_runner.system.member_paths import BadArchive, Member, check_members
+from llama_runner.system.archive_member_paths import BadArchive, Member, check_members
 
 if TYPE_CHECKING:
     from llama_runner.core.digest import Key

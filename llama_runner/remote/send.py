@@ -7,8 +7,8 @@ import stat
 from collections import deque
 from typing import TYPE_CHECKING
 
+from llama_runner.core.artifact_record import InvalidRecord
 from llama_runner.core.digest import file_digest
-from llama_runner.core.record import InvalidRecord
 from llama_runner.core.remote_store import RemoteArtifact, RemoteFile
 from llama_runner.remote import manifest
 from llama_runner.remote.receive import AT_ONCE
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from llama_runner.remote.deadline import Operation
+    from llama_runner.remote.time_limit import Operation
 
 
 class NotSendable(Exception):

@@ -13,25 +13,25 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from llama_runner.core.artifact_record import InvalidRecord
 from llama_runner.core.digest import canonical_json
 from llama_runner.core.events import Sink, Warned
-from llama_runner.core.record import InvalidRecord
 from llama_runner.core.remote_store import RemoteArtifact, RemoteLost
 from llama_runner.remote import manifest
-from llama_runner.remote.deadline import Operation
 from llama_runner.remote.failures import RemoteFailed, failure_of
 from llama_runner.remote.receive import receive_file
 from llama_runner.remote.send import NotSendable, Sender
+from llama_runner.remote.time_limit import Operation
 from llama_runner.system import hardware
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from llama_runner.core.artifact_record import Record
     from llama_runner.core.digest import Key
-    from llama_runner.core.record import Record
     from llama_runner.core.step import Place, Step
-    from llama_runner.core.step_protocols import Workspace
+    from llama_runner.core.step_interfaces import Workspace
     from llama_runner.remote.transports import Transport
 
 Result = TypeVar("Result")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llama_runner.core.option import Option
+from llama_runner.core.option_definition import Option
 
 MODEL = (
     Option(
@@ -143,6 +143,16 @@ CONVERSION = (
         "Keep the converted file after quantizing.",
         kind="flag",
         default=False,
+    ),
+    Option(
+        "check",
+        ("--no-check",),
+        "conversion",
+        "Do not compare tokens and template of a converted model with its original; LLAMA_RUNNER_NO_CHECK=1 does it.",
+        kind="flag",
+        default=True,
+        default_text="",
+        parameter="no_check",
     ),
 )
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llama_runner.core.digest import key_of
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.core.step import Step, params
 from llama_runner.llama_cpp import cmake
 from llama_runner.llama_cpp.build_selection import InstalledPrograms
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from llama_runner.core.step import Node
     from llama_runner.llama_cpp.pinned_source import SourcePin
     from llama_runner.request.program_facts import BinariesOptions, BuildFacts, Present, ProgramFacts
-    from llama_runner.request.resolve import ProgramsRequest
+    from llama_runner.request.resolve_request import ProgramsRequest
     from llama_runner.request.source_tree_facts import NamedTree
     from llama_runner.sources.local import PlainFile
 
@@ -141,7 +141,7 @@ def named_tree(found: NamedTree) -> NumberedTree:
 
 def patched(tree: NumberedTree, patches: tuple[PlainFile | str, ...]) -> NumberedTree:
     """Return a tree with patches: files, or URLs."""
-    from llama_runner.steps.patch import PatchedTree, fetch_patch  # noqa: PLC0415 - few have any
+    from llama_runner.steps.apply_patches import PatchedTree, fetch_patch  # noqa: PLC0415 - few have any
 
     nodes = tuple(fetch_patch(each) if isinstance(each, str) else each for each in patches)
     return tree.replace(node=PatchedTree(tree.node, nodes, tree.build))

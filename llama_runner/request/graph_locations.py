@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from llama_runner.core.artifact_record import TREE
 from llama_runner.core.plan import RecordAt
-from llama_runner.core.record import TREE
 from llama_runner.core.step import Step
+from llama_runner.request.model_checks import checked_models
 from llama_runner.request.model_facts import context_length, directory_facts
-from llama_runner.request.results import BuildResult, ModelFile, Prepared
+from llama_runner.request.result_types import BuildResult, ModelFile, Prepared
 from llama_runner.serving.llama_server.launch_spec import DEFAULT_CONTEXT, ServerOptions, ServerSpec, spec_of
 from llama_runner.serving.llama_server.served_task import check_text, is_encoder, purpose_words
 from llama_runner.sources.gguf_header import NotGGUF, read_header
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from llama_runner.core.artifact_record import Record
     from llama_runner.core.plan import Plan
-    from llama_runner.core.record import Record
     from llama_runner.core.step import Node, Place
     from llama_runner.engine.plan_outcome import Outcome
     from llama_runner.request.binaries_graph import Programs
-    from llama_runner.request.graph import Pipeline
     from llama_runner.request.model_facts import AnySource
+    from llama_runner.request.pipeline_graph import Pipeline
     from llama_runner.store.artifacts import Store
 
 _NOT_KNOWN_YET = "NAME-NOT-KNOWN-YET.gguf"
@@ -137,6 +138,7 @@ def prepared_of(store: Store, graph: Pipeline, plan: Plan, outcome: Outcome) -> 
     ).replace(
         sha256=sha256_of(record),
         quality={file_of(store, step, outcome.places).name: found for step, found in quality.items()},
+        check=next((record.facts for _, _, record in checked_models(plan, outcome, store)), {}),
         build={} if build is None else build.facts,
         ran=tuple(step.kind for step in outcome.seconds),
         skipped=tuple(planned.step.kind for planned in plan.steps if planned.step not in done),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import SourceError
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

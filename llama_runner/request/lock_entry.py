@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from llama_runner.core.digest import Digest
     from llama_runner.core.plan import Plan, PlannedStep
     from llama_runner.core.step import Node
-    from llama_runner.core.step_protocols import Sources
-    from llama_runner.request.graph import Pipeline
+    from llama_runner.core.step_interfaces import Sources
     from llama_runner.request.lock_file import LockedModel
+    from llama_runner.request.pipeline_graph import Pipeline
 
 _ARCHITECTURES = tuple(f"-D{each.architectures}=" for each in BACKENDS.values() if each.architectures)
 

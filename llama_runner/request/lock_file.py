@@ -11,7 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import SourceError, UsageError
-from llama_runner.core.immutable import Value, field
+from llama_runner.core.immutable_values import Value, field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from llama_runner.core.errors import StoreError, UsageError
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.core.machine_path_removal import PATH, without_paths
 from llama_runner.request.artifact_options import ARTIFACTS, BUILD, CONVERSION, HUB, MODEL, PROGRAMS, QUANTIZATION
-from llama_runner.request.graph import graph_of
 from llama_runner.request.lock_differences import UNKNOWN, differences
 from llama_runner.request.lock_entry import step_labels
 from llama_runner.request.lock_file import (
@@ -27,12 +26,13 @@ from llama_runner.request.lock_file import (
 )
 from llama_runner.request.lock_names import lock_name, ref_of
 from llama_runner.request.options import checked
-from llama_runner.request.resolve import Request, with_demo
+from llama_runner.request.pipeline_graph import graph_of
+from llama_runner.request.resolve_request import Request, with_demo
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
 from llama_runner.sources.resolve_source import open_source
 from llama_runner.store import layout
 from llama_runner.store.errors import NO_ROOM, as_store_error
-from llama_runner.store.used_files import remember_file
+from llama_runner.store.gc_file_lists import remember_file
 from llama_runner.system import hardware
 from llama_runner.system.files import try_writing, write_atomically
 
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 
     from llama_runner.core.events import Sink
     from llama_runner.engine.plan_outcome import Outcome
-    from llama_runner.request.graph import Pipeline
     from llama_runner.request.lock_differences import Difference
     from llama_runner.request.lock_names import NamedSource
     from llama_runner.request.options import RunnerKeywords
+    from llama_runner.request.pipeline_graph import Pipeline
     from llama_runner.request.plan_and_execute import Preparation
     from llama_runner.store.artifacts import Store
 

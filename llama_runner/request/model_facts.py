@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert import official_script
 from llama_runner.convert.model_directory import ModelDirectory
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.serving.llama_server.served_task import check_text
 from llama_runner.sources.checkpoint_quantization import read_quantization
 from llama_runner.sources.gguf_header import POOLING

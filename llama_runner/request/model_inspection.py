@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.sources.gguf_header import read_header
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
 from llama_runner.sources.resolve_source import open_source

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, cast
 
 from llama_runner.core.errors import UsageError
-from llama_runner.core.immutable import Value, field
+from llama_runner.core.immutable_values import Value, field
 from llama_runner.core.option_values import checked_value, texts, unexpected_keyword_error, wrong_value_error
 from llama_runner.core.plan import Snapshot
 from llama_runner.core.step import Step, topological_order
@@ -50,6 +51,8 @@ class RunnerKeywords(TypedDict, total=False):
     lora: Iterable[str | Path]
     """LoRA adapters: GGUF files, or directories of safetensors."""
     keep_f16: bool
+    check: bool
+    """Whether a conversion is followed by a check of its tokens and its template; it is by default."""
     device: str
     """What to compute on: ``auto``, one of llama.cpp's backends, ``+rpc`` after it to use other machines too."""
     binaries: str | Path
@@ -126,7 +129,11 @@ class Options(Value):
     mmproj: bool = False
     """Whether to make the projector of a model whose weights are converted here."""
     keep_f16: bool = False
+    check: bool = True
 
+
+NO_CHECK = "LLAMA_RUNNER_NO_CHECK"
+"""The environment variable that leaves the check out."""
 
 _DEFINED = {option.name: option for option in ARTIFACTS if option.reader == "artifacts"}
 
@@ -194,6 +201,7 @@ def options_of(keywords: RunnerKeywords, quantization: str | None) -> Options:
         trust_remote_code=keywords.get("trust_remote_code", False),
         mmproj=keywords.get("mmproj", False),
         keep_f16=keywords.get("keep_f16", False),
+        check=keywords.get("check", True) and not os.environ.get(NO_CHECK),
     )
 
 

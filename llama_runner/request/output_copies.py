@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.core.sizes import size_text
-from llama_runner.request.results import OutputExists
+from llama_runner.request.result_types import OutputExists
 from llama_runner.store.layout import PARTS, user_path
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.core.step import Step
-    from llama_runner.request.graph import Pipeline
-    from llama_runner.request.results import ModelFile
+    from llama_runner.request.pipeline_graph import Pipeline
+    from llama_runner.request.result_types import ModelFile
     from llama_runner.store.artifacts import Store
 
 

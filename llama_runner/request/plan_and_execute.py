@@ -6,42 +6,44 @@ launches what was made. Nothing here changes a graph: another attempt begins wit
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from llama_runner.core.artifact_record import TREE
 from llama_runner.core.errors import Interrupted, StepError
 from llama_runner.core.events import StepProgress, Warned
-from llama_runner.core.record import TREE
 from llama_runner.core.remote_store import RemoteLost
 from llama_runner.engine.errors import InputVanished
 from llama_runner.engine.observer import Observer
 from llama_runner.engine.plan_outcome import Outcome, skip_up_to_date
 from llama_runner.llama_cpp.build_selection import InstalledPrograms
-from llama_runner.request.graph import Pipeline
 from llama_runner.request.graph_locations import context_of, programs_of
+from llama_runner.request.model_checks import raise_differences, with_checks
 from llama_runner.request.model_facts import check_writes
 from llama_runner.request.options import snapshot_of
+from llama_runner.request.pipeline_graph import Pipeline
 from llama_runner.request.program_facts import PORTABLE, find_rejected
 from llama_runner.store.local_sources import LocalSources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from typing import TypeVar
 
     from llama_runner.core.digest import Digest
     from llama_runner.core.events import Sink
-    from llama_runner.core.plan import Plan
+    from llama_runner.core.plan import Plan, Snapshot
     from llama_runner.core.step import Place, Step
     from llama_runner.request.binaries_graph import Programs
     from llama_runner.request.remote_stores import LazyRemoteStore
-    from llama_runner.request.resolve import ProgramsRequest
+    from llama_runner.request.resolve_request import ProgramsRequest
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
     from llama_runner.sources.local import LocalSafetensors
     from llama_runner.store.artifacts import Store
 
     CheckOutput = Callable[[Step, Digest], None]
+    Graph = TypeVar("Graph", Pipeline, Programs)
+    _Request = TypeVar("_Request", bound=ProgramsRequest)
 
 _REPLANS = 5
-Graph = TypeVar("Graph", "Pipeline", "Programs")
-_Request = TypeVar("_Request", bound="ProgramsRequest")
 
 
 class Preparation:
@@ -53,9 +55,10 @@ class Preparation:
 
     def plan(self, request: ProgramsRequest, graph: Pipeline | Programs) -> Plan:
         """Return which steps would run, and why. Writes nothing."""
-        snapshot = snapshot_of(graph.targets, request.keywords, remote=request.remote is not None)
+        snapshot = _snapshot(graph, request, remote=request.remote is not None)
         observer = self._observer(graph, request.remote, remember=False)
         plan = observer.plan(graph.targets, snapshot)
+        plan = self._with_checks(observer, plan, graph.targets, graph, None)
         self._check_locked(request, graph, plan, observer)
         self._announce(plan, graph)
         return plan
@@ -67,22 +70,23 @@ class Preparation:
         targets: Callable[[Graph], Iterable[Step]] = lambda graph: graph.targets,
         *,
         server: ServerOptions | None = None,
+        refuses_differences: bool = True,
     ) -> tuple[Graph, Plan, Outcome]:
         """Make everything of the targets that is not there, and return the graph, the plan and what came of it.
 
         ``resolve`` is called again after programs were rejected that were chosen automatically, which gives others.
         Where ``server`` passes options on to llama-server, they are tried on the programs before a model is fetched or
-        made.
+        made. With ``refuses_differences``, a model that its check found to differ from its original is an error.
         """
         while True:
             request = resolve()
             graph = graph_of(request)
             if server is not None and server.purpose == "text" and isinstance(graph, Pipeline):
                 check_writes(graph.source)
-            forced = snapshot_of(graph.targets, request.keywords).force
+            forced = _snapshot(graph, request).force
             if request.locked is not None:  # before any work
                 observer = self._observer(graph, request.remote, remember=True)
-                whole = observer.plan(graph.targets, snapshot_of(graph.targets, request.keywords))
+                whole = observer.plan(graph.targets, _snapshot(graph, request))
                 self._check_locked(request, graph, whole, observer)
             try:
                 if server is not None and server.passes_on and not forced:
@@ -98,6 +102,8 @@ class Preparation:
                 self._check_locked(request, graph, plan, observer, outcome)
             self._settle(_programs(graph), outcome)
             request.settle()
+            if refuses_differences and isinstance(graph, Pipeline) and graph.checks:
+                raise_differences(plan, outcome, self._store, graph.alias)
             return graph, plan, outcome
 
     def locked_form(self, graph: Pipeline, plan: Plan, outcome: Outcome) -> dict[str, Any]:
@@ -135,7 +141,7 @@ class Preparation:
 
     def _programs_first(self, request: ProgramsRequest, graph: Pipeline | Programs) -> Mapping[Any, Place]:
         """Make the programs alone, if they are not here yet, and return where they are."""
-        targets, snapshot = _programs(graph).targets, snapshot_of(graph.targets, request.keywords)
+        targets, snapshot = _programs(graph).targets, _snapshot(graph, request)
         plan = self._observer(graph, None, remember=True).plan(targets, snapshot)
         if plan.pending:
             return self._make(request, graph, targets)[1].places
@@ -165,15 +171,16 @@ class Preparation:
         """Plan and execute until everything of the targets is there. ``server``: what is to serve it."""
         remote, attempt, announced = request.remote, 0, False
         observer = self._observer(graph, remote, remember=True)
-        snapshot = snapshot_of(graph.targets, request.keywords, remote=remote is not None)
+        snapshot = _snapshot(graph, request, remote=remote is not None)
         while True:
             plan = observer.plan(targets, snapshot)
+            plan = self._with_checks(observer, plan, targets, graph, None if announced else self._sink)
             if request.offline and plan.pending:
-                from llama_runner.request.fetch_notices import check_offline  # noqa: PLC0415 - not on the warm path
+                from llama_runner.request.download_notices import check_offline  # noqa: PLC0415 - not on the warm path
 
                 check_offline(plan)
             if plan.pending and server is not None and isinstance(graph, Pipeline):
-                from llama_runner.request.size_check import check_size  # noqa: PLC0415 - not on the warm path
+                from llama_runner.request.fits_machine_check import check_size  # noqa: PLC0415 - not on the warm path
 
                 check_size(graph, server)
             if not announced:
@@ -192,6 +199,13 @@ class Preparation:
             self._push(plan, outcome, remote)
         return plan, outcome
 
+    def _with_checks(
+        self, observer: Observer, plan: Plan, targets: Iterable[Step], graph: Pipeline | Programs, sink: Sink | None
+    ) -> Plan:
+        if not isinstance(graph, Pipeline) or not graph.checks:
+            return plan
+        return with_checks(observer, plan, targets, graph.checks, self._store, sink)
+
     def _push(self, plan: Plan, outcome: Outcome, remote: LazyRemoteStore) -> None:
         """Put into the remote store what it lacks. Raises ``Interrupted``; a failure of the store is a warning."""
         from llama_runner.engine.push_to_remote import push  # noqa: PLC0415 - not on the warm path
@@ -207,7 +221,7 @@ class Preparation:
 
     def _announce(self, plan: Plan, graph: Pipeline | Programs) -> None:
         if plan.pending:
-            from llama_runner.request.fetch_notices import announce  # noqa: PLC0415 - not on the warm path
+            from llama_runner.request.download_notices import announce  # noqa: PLC0415 - not on the warm path
 
             announce(plan, graph, self._sink)
 
@@ -291,6 +305,11 @@ def _output_check(request: ProgramsRequest, graph: Pipeline | Programs) -> Check
     from llama_runner.request.lock_entry import check_output  # noqa: PLC0415 - only with --locked
 
     return lambda step, digest: check_output(locked, graph, step, digest)
+
+
+def _snapshot(graph: Pipeline | Programs, request: ProgramsRequest, *, remote: bool = False) -> Snapshot:
+    checks = graph.checks if isinstance(graph, Pipeline) else ()
+    return snapshot_of((*graph.targets, *checks), request.keywords, remote=remote)
 
 
 def _programs(graph: Pipeline | Programs) -> Programs:

@@ -6,15 +6,15 @@ from its answer alone.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from llama_runner.core.artifact_record import TREE
 from llama_runner.core.errors import UsageError
-from llama_runner.core.immutable import Value, field
-from llama_runner.core.record import TREE
+from llama_runner.core.immutable_values import Value, field
+from llama_runner.core.sha256 import sha256
 from llama_runner.llama_cpp import backends, cmake
 from llama_runner.llama_cpp.build_selection import open_chosen, open_programs
 from llama_runner.llama_cpp.gpu_detection import find_gpus
@@ -292,7 +292,7 @@ def _of_build(
         tree=tree,
         patches=patches,
         cpu=cpu,
-        project_include=hashlib.sha256(cmake.PROJECT_INCLUDE.read_bytes()).hexdigest(),
+        project_include=sha256(cmake.PROJECT_INCLUDE.read_bytes()).hexdigest(),
         environment=tuple(f"{name}={environment[name]}" for name in KEYED_ENVIRONMENT if environment.get(name)),
     )
 

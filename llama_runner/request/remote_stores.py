@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from llama_runner.core.artifact_record import Record
     from llama_runner.core.digest import Key
     from llama_runner.core.events import Sink
-    from llama_runner.core.record import Record
     from llama_runner.core.remote_store import RemoteArtifact
     from llama_runner.core.step import Place, Step
-    from llama_runner.core.step_protocols import Workspace
+    from llama_runner.core.step_interfaces import Workspace
     from llama_runner.remote.shared_store import SharedStore
     from llama_runner.request.options import RunnerKeywords
     from llama_runner.steps.compile import CompileLlama
@@ -44,7 +44,7 @@ def remote_store_of(
 
 
 def _check(text: str, *, pushes: bool) -> None:
-    from llama_runner.remote.address import parse_address  # noqa: PLC0415 - only where the option is given
+    from llama_runner.remote.store_address import parse_address  # noqa: PLC0415 - only where the option is given
 
     if not text:
         raise UsageError("--remote-push needs a remote store", hint=f"name it with --remote-store or {VARIABLE}")
@@ -59,7 +59,7 @@ class LazyRemoteStore:
     """A ``RemoteStore`` that is opened with its first use; in offline mode one that needs the network is empty."""
 
     def __init__(self, text: str, sink: Sink, *, pushes: bool, offline: bool) -> None:
-        self._text, self._sink, self._offline = text, sink, offline
+        self.address, self._sink, self._offline = text, sink, offline
         self.pushes = pushes
         self._store: SharedStore | None = None
 
@@ -109,10 +109,10 @@ class LazyRemoteStore:
 
     def _opened(self) -> SharedStore:
         if self._store is None:
-            from llama_runner.remote.address import open_transport, parse_address  # noqa: PLC0415 - not on the warm path
             from llama_runner.remote.shared_store import SharedStore  # noqa: PLC0415
+            from llama_runner.remote.store_address import open_transport, parse_address  # noqa: PLC0415 - not on the warm path
 
-            address = parse_address(self._text)
+            address = parse_address(self.address)
             self._store = SharedStore(
                 address.text,
                 lambda: open_transport(address, os.environ, writable=self.pushes),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from llama_runner.core.option import Option
+    from llama_runner.core.option_definition import Option
 
 
 def run_arguments(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from types import MethodType
-from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex, TypeVar, cast
+from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex, cast
 
 from llama_runner.core.errors import LlamaRunnerError, Wording
 from llama_runner.core.option_values import unexpected_keyword_error, wrong_value_error
@@ -13,8 +13,9 @@ from llama_runner.core.option_values import unexpected_keyword_error, wrong_valu
 if TYPE_CHECKING:
     import inspect
     from collections.abc import Set as AbstractSet
+    from typing import TypeVar
 
-_Function = TypeVar("_Function", bound="Callable[..., Any]")
+    _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _VAR_POSITIONAL, _VAR_KEYWORDS = 0x04, 0x08
 """Bits of ``co_flags``: the function has ``*positional``, ``**keywords``."""
@@ -73,7 +74,7 @@ class PublicMethod:
     @property
     def __signature__(self) -> inspect.Signature:
         """The signature that ``inspect.signature`` and ``help`` show; not computed on the warm path."""
-        from llama_runner.request.method_signature import signature_of  # noqa: PLC0415 - loads inspect
+        from llama_runner.request.runner_signatures import signature_of  # noqa: PLC0415 - loads inspect
 
         return signature_of(self.__wrapped__)
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.errors import UsageError
 from llama_runner.request.run_arguments import run_arguments
 from llama_runner.serving.errors import AmbiguousName
-from llama_runner.serving.registry import running
 from llama_runner.serving.server_matching import gives_same_answers
 from llama_runner.serving.server_names import matching
+from llama_runner.serving.server_registry import running
 from llama_runner.store.layout import user_path
 
 if TYPE_CHECKING:

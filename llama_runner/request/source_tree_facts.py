@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import UsageError
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.core.url_redaction import public_url
 from llama_runner.llama_cpp.source_tree import no_source_tree_error, open_tree
 from llama_runner.sources.local import open_plain

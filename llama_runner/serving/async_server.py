@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from llama_runner.client.protocol import Call
-    from llama_runner.client.replies import Reply
+    from llama_runner.client.reply_types import Reply
+    from llama_runner.client.requests_to_server import Call
     from llama_runner.serving.server_process import Server
 
 T = TypeVar("T")

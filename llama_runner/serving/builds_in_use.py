@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.llama_cpp.installed_builds import BuildStore
-from llama_runner.serving.registry import running
+from llama_runner.serving.server_registry import running
 from llama_runner.store import layout
 
 if TYPE_CHECKING:

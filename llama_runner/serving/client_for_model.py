@@ -11,9 +11,9 @@ from llama_runner.core.errors import LlamaRunnerError, ServerError, UsageError
 from llama_runner.serving.errors import AmbiguousName
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, first_key_in
 from llama_runner.serving.llama_server.served_task import purpose_of
-from llama_runner.serving.registry import running
 from llama_runner.serving.running_server import answering_alike
 from llama_runner.serving.server_names import matching
+from llama_runner.serving.server_registry import running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

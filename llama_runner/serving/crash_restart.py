@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from llama_runner.core.errors import Interrupted, ServerError
 from llama_runner.core.events import ServerRestarting
 from llama_runner.serving.errors import GaveUp, ModelGone
-from llama_runner.serving.registry import began, register
+from llama_runner.serving.server_registry import began, register
 
 if TYPE_CHECKING:
     from collections.abc import Callable

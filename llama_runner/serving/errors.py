@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import ServerError, UsageError
-from llama_runner.core.printable import printable
+from llama_runner.core.printable_text import printable
 from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from llama_runner.serving.errors import (
     not_restarted_error,
     runs_in_foreground_error,
 )
-from llama_runner.serving.registry import (
+from llama_runner.serving.server_names import matching
+from llama_runner.serving.server_registry import (
     GRACE_S,
     elsewhere,
     ended,
@@ -28,7 +29,6 @@ from llama_runner.serving.registry import (
     lives,
     running,
 )
-from llama_runner.serving.server_names import matching
 from llama_runner.store.layout import LOGS
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from llama_runner.serving.errors import PortTaken
-from llama_runner.serving.registry import running
+from llama_runner.serving.server_registry import running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

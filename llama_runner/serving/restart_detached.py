@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.record import TREE
+from llama_runner.core.artifact_record import TREE
 from llama_runner.serving import find_and_stop
 from llama_runner.serving.daemon import spec_from_json
 from llama_runner.serving.detached_server import detached_server
@@ -17,7 +17,7 @@ from llama_runner.serving.llama_server.launch_spec import needs_care
 from llama_runner.serving.llama_server.memory_check import files_of, private_bytes
 from llama_runner.serving.server_matching import identity
 from llama_runner.store import layout
-from llama_runner.system.programs import find_program
+from llama_runner.system.find_programs import find_program
 
 if TYPE_CHECKING:
     from llama_runner.core.events import Sink

@@ -6,20 +6,21 @@ import math
 import os
 import time
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import Interrupted
 from llama_runner.core.events import Noticed, ServerReady
 from llama_runner.serving import find_and_stop
 from llama_runner.serving.errors import ended_elsewhere_error
-from llama_runner.serving.registry import lives, running
 from llama_runner.serving.server_client import Talks
 from llama_runner.serving.server_matching import gives_same_answers, is_same_launch
+from llama_runner.serving.server_registry import lives, running
 from llama_runner.store.layout import lock_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+    from typing import TypeVar
 
     from typing_extensions import Self
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from llama_runner.serving.llama_server.launch_spec import ServerSpec
     from llama_runner.serving.server_process import Server
 
-_Started = TypeVar("_Started", bound="Server | RunningServer")
+    _Started = TypeVar("_Started", bound="Server | RunningServer")
 
 _POLL_S = 0.02
 
@@ -170,7 +171,7 @@ def ensure_ready(
 @contextmanager
 def _only_one_starts(spec: ServerSpec, registry: Path, cancelled: Callable[[], bool], sink: Sink) -> Iterator[None]:
     """Hold the lock for starting this server. There is no lock in a root that cannot be written."""
-    from llama_runner.store.locks import hold  # noqa: PLC0415 - not where a server runs
+    from llama_runner.store.process_locks import hold  # noqa: PLC0415 - not where a server runs
 
     def check() -> None:
         if cancelled():

@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING
 
-from llama_runner.serving.registry import logs_in_use
+from llama_runner.serving.server_registry import logs_in_use
 from llama_runner.store.layout import log_place
 
 if TYPE_CHECKING:
@@ -81,6 +81,9 @@ class Log:
                 self._set_aside()
                 block = block[end:]
         self._append(block)
+
+    def flush(self) -> None:
+        """Do nothing: what is written is in the file."""
 
     def close(self) -> None:
         """Stop writing."""

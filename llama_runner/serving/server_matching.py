@@ -8,10 +8,11 @@ its name, keys, threads, and the options in ``_FLAGS`` and ``_VALUED``.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from typing import TYPE_CHECKING
+
+from llama_runner.core.sha256 import sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -66,7 +67,7 @@ def _answers(spec: ServerSpec, environment: Mapping[str, str]) -> str:
     files = (spec.binary, spec.model, spec.projector, *spec.adapters)
     variables = sorted(item for item in environment.items() if item[0].startswith("LLAMA_ARG_"))
     what = [[_file(path) for path in files], [[word, _file(word)] for word in _deciding(spec.extra)], variables]
-    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+    return sha256(json.dumps(what).encode()).hexdigest()[:16]
 
 
 def _deciding(words: Iterable[str]) -> list[str]:

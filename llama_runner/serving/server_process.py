@@ -14,14 +14,14 @@ from llama_runner.core.errors import Interrupted, ServerError
 from llama_runner.core.events import Event, ServerReady, ServerStarted, ServerStopped, Sink, Warned
 from llama_runner.llama_cpp.program_environment import check_system_config
 from llama_runner.serving.llama_server.launch_spec import is_loopback, needs_care
-from llama_runner.serving.registry import GRACE_S, register
 from llama_runner.serving.server_client import Talks
 from llama_runner.serving.server_matching import identity
 from llama_runner.serving.server_output import Output
+from llama_runner.serving.server_registry import GRACE_S, register
 from llama_runner.store.last_use import mark_used
 from llama_runner.system.background_writer import BackgroundWriter
+from llama_runner.system.find_programs import find_program
 from llama_runner.system.processes import parent_death_prefix, signal_group, start
-from llama_runner.system.programs import find_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -253,6 +253,7 @@ class Server(Talks):
                     from llama_runner.serving.errors import ServerStalled  # noqa: PLC0415 - as above
 
                     raise ServerStalled(self.spec.load_timeout, list(self._output.tail), self.log_name)
+                self._start_watcher()
                 heard = self._output.heard
                 time.sleep(pause) if heard.is_set() else heard.wait(pause)
                 pause = min(pause * 1.5, longest)
@@ -268,13 +269,17 @@ class Server(Talks):
             if self._ended.is_set():
                 return False
             self._ready, self._output.listen = True, False
-            if self._watcher is None:
-                from llama_runner.serving.reaper import Watcher  # noqa: PLC0415 - not before the server is ready
-
-                self._watcher = Watcher(self.pid, self._mark)
+            self._start_watcher()
             self._register()  # now that its port and state are known
             self._sink(ServerReady(self.url, self.pid, round(time.monotonic() - self._began, 3)))
             return True
+
+    def _start_watcher(self) -> None:
+        with self._stopping:
+            if self._watcher is None and not self._ended.is_set():
+                from llama_runner.serving.reaper import Watcher  # noqa: PLC0415 - while the server loads its model
+
+                self._watcher = Watcher(self.pid, self._mark)
 
     def _is_ready(self) -> bool:
         from llama_runner.serving.llama_server import readiness  # noqa: PLC0415 - loaded while the server loads its model
@@ -385,7 +390,7 @@ class Server(Talks):
         kill_marked(self._mark)
         with suppress(OSError):
             if self._registered is not None:
-                from llama_runner.serving.registry import machine, retire  # noqa: PLC0415 - as above
+                from llama_runner.serving.server_registry import machine, retire  # noqa: PLC0415 - as above
 
                 retire(self._registered, self.entry("stopped") | {"pid": self.pid, "machine": machine()})
             self._clear_socket()

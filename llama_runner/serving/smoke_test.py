@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import Interrupted, ServerError
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.engine.errors import ProgramFailed
 from llama_runner.llama_cpp.backends import BACKENDS, RPC_TARGET, split_rpc
 from llama_runner.llama_cpp.executable_format import platforms
@@ -28,7 +28,7 @@ from llama_runner.system.files import open_private_log, open_regular, read_head
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from llama_runner.core.step_protocols import Workspace
+    from llama_runner.core.step_interfaces import Workspace
     from llama_runner.serving.server_process import Server
 
 PATIENCE_S = 120.0

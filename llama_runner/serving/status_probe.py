@@ -11,8 +11,8 @@ from typing import Any
 
 from llama_runner.core.errors import ServerError
 from llama_runner.serving.llama_server.launch_spec import first_key_in
-from llama_runner.serving.registry import failed, running
 from llama_runner.serving.server_entry import ServerEntry
+from llama_runner.serving.server_registry import failed, running
 from llama_runner.system.gpu_memory import gpu_memory_of
 
 _SPEED = re.compile(rb"^llamacpp:predicted_tokens_seconds(?:\{[^}]*\})? (\S+)", re.MULTILINE)

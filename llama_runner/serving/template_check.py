@@ -7,7 +7,6 @@ and by the files of the launch, so that later launches read one small file.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -18,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import Interrupted, LlamaRunnerError, ServerError
-from llama_runner.core.immutable import Value
-from llama_runner.core.printable import printable
+from llama_runner.core.immutable_values import Value
+from llama_runner.core.printable_text import printable
+from llama_runner.core.sha256 import sha256
 from llama_runner.system.files import read_head, read_json, write_json
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _identity(path: Path) -> list[Any]:
 
 def _file(kept: Path, *what: object) -> Path:
     text = json.dumps([_SCHEME, *what])
-    return kept / f"{hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:24]}.json"
+    return kept / f"{sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:24]}.json"
 
 
 def _known(file: Path) -> _Answer | None:

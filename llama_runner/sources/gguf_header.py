@@ -13,7 +13,7 @@ import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llama_runner.core.errors import SourceError
-from llama_runner.core.immutable import Value, field
+from llama_runner.core.immutable_values import Value, field
 from llama_runner.system.files import open_regular
 
 if TYPE_CHECKING:
@@ -80,14 +80,15 @@ TENSOR_TYPES = {
 """Names of tensor types by ggml's number."""
 
 
-class TensorEntry(NamedTuple):
+class TensorEntry(
+    NamedTuple(  # not as annotations: they are texts, which typing compiles, and the first one takes 3 ms
+        "TensorEntry",
+        [("name", str), ("shape", tuple[int, ...]), ("type", str), ("elements", int), ("bytes", int)],
+    )
+):
     """One tensor of the header; ``shape`` in ggml's order, the row length first."""
 
-    name: str
-    shape: tuple[int, ...]
-    type: str
-    elements: int
-    bytes: int
+    __slots__ = ()
 
 
 class GgufHeader(Value):

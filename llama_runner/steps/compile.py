@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llama_runner.core.digest import Digest, Key
-    from llama_runner.core.step_protocols import Workspace
+    from llama_runner.core.step_interfaces import Workspace
     from llama_runner.llama_cpp.gpu_detection import Gpus
     from llama_runner.llama_cpp.toolchain import Toolchain
 
@@ -232,5 +232,4 @@ def _remove_other_build(work: Path, configure: list[str]) -> None:
 
 
 def _default_jobs() -> int:
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(processors, hardware.available_memory() // MEMORY_PER_JOB))
+    return max(1, min(hardware.logical_processors(), hardware.available_memory() // MEMORY_PER_JOB))

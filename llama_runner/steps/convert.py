@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
     from llama_runner.convert import Outtype
     from llama_runner.core.digest import Digest, Key
-    from llama_runner.core.step_protocols import Workspace
+    from llama_runner.core.step_interfaces import Workspace
 
+CHECK = 1
+"""A fact of a conversion: that it is followed by a check. Records of versions that made none lack it."""
 _NAMED = 3
 
 
@@ -70,7 +72,7 @@ class Convert(Step):
             cancelled=workspace.is_cancelled,
         )
         workspace.add_digest(target.name, file_digest(converted.sha256))
-        workspace.add_facts(**read_header(target).facts())
+        workspace.add_facts(**read_header(target).facts(), check=CHECK)
         if before := converted.quantized_before:
             workspace.add_facts(quantized_before=before)
             workspace.notice(

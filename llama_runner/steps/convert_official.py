@@ -11,13 +11,13 @@ import re
 from pathlib import PurePath
 from typing import TYPE_CHECKING, ClassVar
 
+from llama_runner.core.artifact_record import STATE_FILE
 from llama_runner.core.errors import SourceError, StepError
-from llama_runner.core.record import STATE_FILE
 from llama_runner.core.source import Source
 from llama_runner.core.step import Node, Place, ResourceEstimate, Step, keyed_unless_default, noted, unkeyed
 from llama_runner.engine.errors import ProgramFailed
 from llama_runner.sources.local import LocalSafetensors, artifact_directory
-from llama_runner.steps.convert import converted_place
+from llama_runner.steps.convert import CHECK, converted_place
 from llama_runner.steps.python_environment import CONVERT, run_official_script
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from llama_runner.convert import Outtype
     from llama_runner.core.digest import Digest, Key
-    from llama_runner.core.step_protocols import Workspace
+    from llama_runner.core.step_interfaces import Workspace
 
 CONVERT_ADAPTER = "convert_lora_to_gguf.py"
 _PROGRESS = r"Writing: +(\d+)%"
@@ -119,7 +119,7 @@ class OfficialConvert(Step):
             pre_tokenizer=splits,
             force=is_said,
         )
-        workspace.add_facts(**read_header(workspace.target).facts())
+        workspace.add_facts(**read_header(workspace.target).facts(), check=CHECK)
 
     def _splits(self, directory: Path) -> tuple[str | None, bool]:
         """Return the pre-tokenizer, None if it is not recognised, and whether the user has given it."""

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llama_runner.core.digest import Digest, tree_digest
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.core.step import Place, ResourceEstimate, Step, unkeyed
 from llama_runner.store.layout import GGUF, SAFETENSORS
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.core.digest import Key
-    from llama_runner.core.step_protocols import Workspace
+    from llama_runner.core.step_interfaces import Workspace
     from llama_runner.sources.hub.endpoint_and_token import Access
     from llama_runner.sources.hub.pins import Pin, RemoteFile
 

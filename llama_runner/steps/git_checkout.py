@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import unquote, urlsplit
 
 from llama_runner.core.errors import DownloadError, SourceError
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.core.step import Place, ResourceEstimate, Step, unkeyed
 from llama_runner.core.url_redaction import public_url, redacted
 from llama_runner.engine.errors import ProgramFailed
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llama_runner.core.digest import Digest, Key
-    from llama_runner.core.step_protocols import Workspace
+    from llama_runner.core.step_interfaces import Workspace
 
 _FULL_HASH = r"[0-9a-f]{40}|[0-9a-f]{64}"
 _HASH_PREFIX = r"[0-9a-f]{4,}"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from llama_runner.core.digest import Digest, Key
     from llama_runner.core.source import Source
-    from llama_runner.core.step_protocols import Workspace
+    from llama_runner.core.step_interfaces import Workspace
 
 CONTEXT = 512
 _MEASURED = CONTEXT - 1 - CONTEXT // 2

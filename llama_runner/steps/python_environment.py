@@ -15,20 +15,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.errors import ToolError
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.core.step import Node, Place, ResourceEstimate, Step
 from llama_runner.engine.errors import ProgramFailed
 from llama_runner.llama_cpp.toolchain import PASSED_ENVIRONMENT
 from llama_runner.store.layout import SOURCES
 from llama_runner.system import hardware
+from llama_runner.system.find_programs import find_program
 from llama_runner.system.processes import python_module
-from llama_runner.system.programs import find_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from llama_runner.core.digest import Digest, Key
-    from llama_runner.core.step_protocols import Workspace
+    from llama_runner.core.step_interfaces import Workspace
 
 REQUIREMENTS = (
     "torch==2.13.0",
@@ -65,9 +65,13 @@ _TREE_INDEX = r"(?m)^--extra-index-url[= ](\S+)"
 _COMPILE = """
 import sys, compileall, py_compile
 how = py_compile.PycInvalidationMode.UNCHECKED_HASH
-compileall.compile_dir(sys.argv[1], quiet=2, workers=0, invalidation_mode=how)
+compileall.compile_dir(sys.argv[1], quiet=2, workers=0, force=True, invalidation_mode=how)
 """
-"""Compiles all modules once, so that nothing is written later; files for other versions of Python are skipped."""
+"""Compiles all modules once, so that nothing is written later; files for other versions of Python are skipped.
+
+Modules that a .pth file imports were compiled when this program started, hence ``force``: such a file is written again
+once the time of its source is another, as in a copy.
+"""
 _NO_WHOLE_FILES = ("--use-feature", "fast-deps")
 """If an index has no separate metadata, pip would download whole files for their dependencies: gigabytes for CUDA."""
 _NOT_PASSED = ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_USER", "UV_TARGET")
@@ -159,7 +163,7 @@ class ConverterEnvironment(Step):
             if not path.name.lower().startswith("python"):
                 path.unlink()
         try:
-            workspace.run_program([python, "-I", "-c", _COMPILE, workspace.out], env=env)
+            workspace.run_program([python, "-I", "-B", "-c", _COMPILE, workspace.out], env=env)
             run_official_script(workspace, workspace.out, CONVERT, ["--help"])
         except ProgramFailed as error:
             raise broken_environment_error(error.tail, error.log) from None
@@ -228,6 +232,7 @@ def run_official_script(
     home.mkdir(exist_ok=True)
     env = {name: os.environ[name] for name in PASSED_ENVIRONMENT if name in os.environ}
     env |= {"HOME": str(home), "HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    env["PYTHONDONTWRITEBYTECODE"] = "1"  # -B is not inherited, and the tree is an artifact with a digest
     python = python_of(environment)
     if not python.exists():
         raise missing_python_error(python)

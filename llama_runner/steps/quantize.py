@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.core.digest import Digest, Key
-    from llama_runner.core.step_protocols import Workspace
+    from llama_runner.core.step_interfaces import Workspace
 
 _PROGRESS = r"\[\s*(\d+)/\s*(\d+)\]"
 _BITS = r"llama_model_quantize_impl: quant size *= .*\((\d+\.\d+) BPW\)"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.core.digest import Digest, Key
-    from llama_runner.core.step_protocols import Workspace
+    from llama_runner.core.step_interfaces import Workspace
 
 
 class UnpackSource(Step):
@@ -75,7 +75,7 @@ class UnpackFile(Step):
 
     def run(self, workspace: Workspace) -> None:
         """Extract the file. Raises ``BadArchive`` if it is missing."""
-        from llama_runner.system.member_paths import BadArchive  # noqa: PLC0415 - not on the warm path
+        from llama_runner.system.archive_member_paths import BadArchive  # noqa: PLC0415 - not on the warm path
 
         extract(workspace, workspace.out, lambda name: workspace.target.name if name == self.member else None)
         if not workspace.target.is_file():

@@ -12,14 +12,14 @@ from llama_runner.llama_cpp.executable_format import check_platform
 from llama_runner.steps.unpack import extract
 from llama_runner.store.layout import build_place
 from llama_runner.system import hardware
-from llama_runner.system.member_paths import BadArchive
+from llama_runner.system.archive_member_paths import BadArchive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from llama_runner.core.digest import Digest, Key
-    from llama_runner.core.step_protocols import Workspace
+    from llama_runner.core.step_interfaces import Workspace
 
 NEEDED = ("llama-server", "llama-quantize")
 """Programs that a build must have, to serve and to quantize."""

@@ -10,9 +10,17 @@ import glob
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from llama_runner.core.artifact_record import (
+    STATE_FILE,
+    TREE,
+    InvalidRecord,
+    Record,
+    StateFile,
+    format_state,
+    parse_state,
+)
 from llama_runner.core.digest import short_hash
 from llama_runner.core.events import Sink, Warned
-from llama_runner.core.record import STATE_FILE, TREE, InvalidRecord, Record, StateFile, format_state, parse_state
 from llama_runner.store import layout, staging
 from llama_runner.store.digest_cache import hash_payload, payload_stamp
 from llama_runner.store.errors import as_store_error

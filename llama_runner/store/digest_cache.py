@@ -10,7 +10,6 @@ reuse its inode. The stamp of a payload does not: publishing links and renames p
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
@@ -18,9 +17,10 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from llama_runner.core.artifact_record import STATE_FILE, Stamp
 from llama_runner.core.digest import Digest, file_digest, tree_digest
 from llama_runner.core.errors import Interrupted
-from llama_runner.core.record import STATE_FILE, Stamp
+from llama_runner.core.sha256 import sha256
 from llama_runner.system.files import forget_cached, open_regular
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def tree_stamp(root: Path) -> Stamp:
     for relative, path in tree_files(root):
         found = path.lstat()
         lines.append([relative, found.st_size, found.st_mtime_ns, found.st_ino, found.st_mode])
-    return {"tree": hashlib.sha256(json.dumps(lines).encode()).hexdigest()}
+    return {"tree": sha256(json.dumps(lines).encode()).hexdigest()}
 
 
 def payload_stamp(path: Path) -> Stamp:
@@ -96,7 +96,9 @@ def hash_file(
     ``on_progress`` gets the number of bytes read so far, after each block. ``from_disk``: what the system has cached of
     the file is not used.
     """
-    sha, done = hashlib.sha256(), 0
+    from hashlib import sha256 as fast_sha256  # noqa: PLC0415 - not on the warm path
+
+    sha, done = fast_sha256(), 0
     with open_regular(path) as file:
         if from_disk:
             forget_cached(file.fileno())

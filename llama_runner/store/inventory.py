@@ -11,9 +11,9 @@ from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
+from llama_runner.core.artifact_record import STATE_FILE, TREE, InvalidRecord, parse_state
 from llama_runner.core.events import Warned
-from llama_runner.core.immutable import Value
-from llama_runner.core.record import STATE_FILE, TREE, InvalidRecord, parse_state
+from llama_runner.core.immutable_values import Value
 from llama_runner.core.step import Place
 from llama_runner.store import layout, staging
 from llama_runner.store.artifacts import LARGEST_STATE
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from llama_runner.core.record import Record
+    from llama_runner.core.artifact_record import Record
     from llama_runner.store.record_summaries import Summary, SummaryCache
 
 

@@ -6,12 +6,12 @@ log is below the private directory of the root.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from pathlib import Path
 
 from llama_runner.core.errors import UsageError
+from llama_runner.core.sha256 import sha256
 
 ROOT_VARIABLE = "LLAMA_RUNNER_ROOT"
 BINS_VARIABLE = "LLAMA_SERVER_BINS_DIR"
@@ -47,6 +47,16 @@ def find_root(explicit: str | os.PathLike[str] | None = None) -> Path:
     return user_data_path("llama_runner", appauthor=False)
 
 
+def usable_root(explicit: str | os.PathLike[str] | None = None) -> Path:
+    """Return the root; ``StoreError`` if something else than a directory is there."""
+    root = find_root(explicit)
+    if not os.path.isdir(root) and os.path.lexists(root):  # noqa: PTH112 - an error is False
+        from llama_runner.store.errors import bad_root_error  # noqa: PLC0415 - not on the warm path
+
+        raise bad_root_error(root)
+    return root
+
+
 def can_be_path(path: str | os.PathLike[str]) -> bool:
     """Return whether the system can have a file of this name: no NUL, no character without a form in bytes."""
     try:
@@ -77,7 +87,7 @@ def safe_name(name: str) -> str:
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._")[:80] or "_"
     if safe == name:
         return safe
-    return f"{safe}-{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:4]}"
+    return f"{safe}-{sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:4]}"
 
 
 def build_place(platform: str, name: str) -> str:
@@ -97,7 +107,7 @@ def locks(private: Path) -> Path:
 
 def state_lock_name(place: str) -> str:
     """Return the name of the lock of the state file in a directory, which is given by its path below the root."""
-    return "state-" + hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
+    return "state-" + sha256(os.fsencode(place)).hexdigest()[:16]
 
 
 def lock_file(private: Path, name: str) -> Path:
@@ -148,6 +158,11 @@ def benchmarks(private: Path) -> Path:
 def memory_needs(private: Path) -> Path:
     """Return the directory of the measured memory needs of models."""
     return private / "memory"
+
+
+def parsed_files(private: Path) -> Path:
+    """Return the directory of the tables of configuration files that were parsed."""
+    return private / "parsed"
 
 
 def chat_templates(private: Path) -> Path:

@@ -6,7 +6,6 @@ stamp cache, else computed by reading the files.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import threading
@@ -17,8 +16,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from llama_runner.core.digest import Digest, short_hash
 from llama_runner.core.errors import LlamaRunnerError, SourceError, StepError
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.core.model_files import is_read_by_native_converter, native_converter_inputs
+from llama_runner.core.sha256 import sha256
 from llama_runner.core.source import Source
 from llama_runner.store import layout
 from llama_runner.store.digest_cache import StampCache, hash_file, is_settled, source_stamp
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from llama_runner.core.record import Stamp
+    from llama_runner.core.artifact_record import Stamp
     from llama_runner.store.artifacts import Store
 
 
@@ -360,7 +360,7 @@ def _combined_stamp(stamps: Mapping[str, Stamp]) -> Stamp:
     """Return one stamp for many; its ``mtime_ns``, the newest of theirs, is for display."""
     text = json.dumps([[name, *stamp.values()] for name, stamp in stamps.items()]).encode()
     newest = max((int(stamp["mtime_ns"]) for stamp in stamps.values()), default=0)
-    return {"tree": hashlib.sha256(text).hexdigest(), "mtime_ns": newest}
+    return {"tree": sha256(text).hexdigest(), "mtime_ns": newest}
 
 
 def _stamp(path: Path) -> Stamp:

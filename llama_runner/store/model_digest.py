@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from llama_runner.core.record import Record
+    from llama_runner.core.artifact_record import Record
 
 
 _MODEL_STEPS = ("convert", "quantize", "imatrix", "quality")

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llama_runner.core.artifact_record import TREE
 from llama_runner.core.errors import StoreError, UsageError
-from llama_runner.core.immutable import Value
-from llama_runner.core.record import TREE
+from llama_runner.core.immutable_values import Value
 from llama_runner.core.step import Place
 from llama_runner.store import layout
 from llama_runner.store.digest_cache import payload_stamp

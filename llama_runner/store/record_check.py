@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llama_runner.core.artifact_record import InvalidRecord
 from llama_runner.core.digest import Digest, key_of, tree_digest
-from llama_runner.core.record import InvalidRecord
 
 if TYPE_CHECKING:
-    from llama_runner.core.record import Record
+    from llama_runner.core.artifact_record import Record
 
 _BY_DIGEST = ("download", "projector", "import")
 """Steps whose recipe names their files with digests."""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from llama_runner.core.record import Record, Stamp
+    from llama_runner.core.artifact_record import Record, Stamp
     from llama_runner.store.artifacts import Store
 
 

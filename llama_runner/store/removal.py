@@ -10,10 +10,10 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from llama_runner.core.artifact_record import STATE_FILE, TREE, format_state
 from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import StoreError
-from llama_runner.core.record import STATE_FILE, TREE, format_state
-from llama_runner.store import layout, locks, staging
+from llama_runner.store import layout, process_locks, staging
 from llama_runner.store.errors import NO_ROOM
 from llama_runner.system.files import write_atomically
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from llama_runner.core.record import Record
+    from llama_runner.core.artifact_record import Record
     from llama_runner.core.step import Place
     from llama_runner.store.artifacts import Store
 
@@ -67,9 +67,9 @@ def remove(
         if keep is not None and (place.is_tree or keep != record):
             is_written = _keep_record(store, place, keep, beside)
 
-    with locks.try_hold(lock) as held:
+    with process_locks.try_hold(lock) as held:
         if not held:
-            raise InUse(f"{place} is being worked on by {locks.describe_holder(lock)}")
+            raise InUse(f"{place} is being worked on by {process_locks.describe_holder(lock)}")
         check()
         with suppress(FileNotFoundError):
             take_away(path, layout.staging(store.private) / lock.stem, check, keep_record)
@@ -105,7 +105,7 @@ def _keep_record(store: Store, place: Place, keep: Record, beside: Path) -> bool
 
 def discard_locked(path: Path, lock: Path) -> bool:
     """Delete unfinished work, or a staging directory, unless its lock is held; return whether it is gone."""
-    with locks.try_hold(lock) as held:
+    with process_locks.try_hold(lock) as held:
         if held:
             staging.discard(path)
         return held
@@ -113,7 +113,7 @@ def discard_locked(path: Path, lock: Path) -> bool:
 
 def unlink_lock(lock: Path) -> bool:
     """Delete a lock file that is not held, with the description of its last holder; return whether it is gone."""
-    with locks.try_hold(lock) as held:
+    with process_locks.try_hold(lock) as held:
         if held:
             _unlink(lock)
         return held
@@ -121,5 +121,5 @@ def unlink_lock(lock: Path) -> bool:
 
 def _unlink(lock: Path) -> None:
     """Delete a lock file that is held, with the description that a killed holder left."""
-    locks.holder_file(lock).unlink(missing_ok=True)
+    process_locks.holder_file(lock).unlink(missing_ok=True)
     lock.unlink(missing_ok=True)

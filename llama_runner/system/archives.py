@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, cast
 
 from llama_runner.core.sizes import size_text
-from llama_runner.system.files import open_regular, read_head
-from llama_runner.system.member_paths import (
+from llama_runner.system.archive_member_paths import (
     MAX_PATH,
     BadArchive,
     Member,
@@ -23,6 +22,7 @@ from llama_runner.system.member_paths import (
     path_parts,
     unsafe_member_error,
 )
+from llama_runner.system.files import open_regular, read_head
 from llama_runner.system.tar_stream import BLOCK, HEADER, DamagedArchive, Limits, TarStream, library_errors, tar_entries
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import ToolError, UsageError
 from llama_runner.core.url_redaction import public_url
-from llama_runner.system.programs import find_program
+from llama_runner.system.find_programs import find_program
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -41,6 +41,13 @@ def physical_cores() -> int:
     return max(1, min(cores, math.ceil(quota)) if quota else cores)
 
 
+def logical_processors() -> int:
+    """Return how many hardware threads this process may use: its affinity, and the quota of its cgroup."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cgroup_quota()
+    return max(1, min(processors, math.ceil(quota)) if quota else processors)
+
+
 def _affinity_cores() -> int | None:
     try:
         cpus = os.sched_getaffinity(0)

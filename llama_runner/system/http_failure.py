@@ -11,7 +11,7 @@ import ssl
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from llama_runner.system.programs import find_program, safe_path
+from llama_runner.system.find_programs import find_program, safe_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,12 +32,10 @@ _LIMIT = 64 << 20
 _SHELL = "/bin/sh"
 
 
-class Captured(NamedTuple):
+class Captured(NamedTuple("Captured", [("status", int), ("out", bytes), ("err", bytes)])):
     """The output of a program, and its exit status (negative for a signal)."""
 
-    status: int
-    out: bytes
-    err: bytes
+    __slots__ = ()
 
     @property
     def text(self) -> str:

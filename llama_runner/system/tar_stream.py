@@ -6,9 +6,9 @@ import errno
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, cast
 
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.core.sizes import size_text
-from llama_runner.system.member_paths import BadArchive, Member, unsafe_member_error
+from llama_runner.system.archive_member_paths import BadArchive, Member, unsafe_member_error
 
 if TYPE_CHECKING:
     import tarfile

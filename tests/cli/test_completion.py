@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner.serving import registry
+from llama_runner.serving import server_registry
 from llama_runner.store import layout
 from llama_runner.store.artifacts import Store
 
@@ -43,8 +43,8 @@ def root(tmp_path: Path) -> Path:
         "model": "m",
         "binary": "b",
     }
-    assert registry.register(servers, os.getpid(), about) is not None
-    registry.retire(servers / "1.json", {**about, "alias": "ended:q8_0", "machine": registry.machine()})
+    assert server_registry.register(servers, os.getpid(), about) is not None
+    server_registry.retire(servers / "1.json", {**about, "alias": "ended:q8_0", "machine": server_registry.machine()})
     profiles = layout.profiles(root)
     profiles.mkdir(parents=True)
     (profiles / "fastest.json").write_text("{}")

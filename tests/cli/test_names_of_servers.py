@@ -15,7 +15,7 @@ import pytest
 
 from llama_runner import Runner
 from llama_runner.demo import EXAMPLES, MODEL_DIRECTORY
-from llama_runner.serving.registry import machine, retire
+from llama_runner.serving.server_registry import machine, retire
 from tests.conftest import Command, Result
 from tests.e2e.serving import MODULE, Running
 

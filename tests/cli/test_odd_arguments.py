@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from llama_runner import convert
-from llama_runner.client import protocol
+from llama_runner.client import requests_to_server
 from llama_runner.client.errors import RequestNotSent
 from llama_runner.convert import model_card
 from llama_runner.convert.errors import UnreadableFile
@@ -22,6 +22,7 @@ from llama_runner.sources.gguf_header import NotGGUF, check_model
 from tests.conftest import MODULE, Command, Result
 from tests.convert.checkpoints import llama
 from tests.fuzz.gguf_header import head, pair, string
+from tests.shared_root import link_builds
 
 
 def run(*arguments: str | bytes, **environment: str) -> Result:
@@ -58,8 +59,7 @@ def test_11_21_numbers_that_are_none_are_refused(words: tuple[str, ...]) -> None
 
 def test_11_21_bytes_that_are_not_utf_8(root: Path) -> None:
     place = root / os.fsdecode(b"r\xff")
-    place.mkdir()
-    (place / "bins").symlink_to(root / "bins")
+    link_builds(root, place)
     directory = shutil.copytree(MODEL_DIRECTORY, place / os.fsdecode(b"m\xff"))
     options = ("--root", os.fsencode(place))
     for words in (("prepare", "-q", "f16"), ("plan", "-q", "f16"), ("prepare", "-q", "q8_0"), ("plan", "-q", "q8_0")):
@@ -94,8 +94,8 @@ def test_11_21_a_shard_whose_name_cannot_be(tmp_path: Path, name: str) -> None:
 
 def test_11_21_a_request_that_json_has_no_word_for() -> None:
     with pytest.raises(RequestNotSent, match="the request cannot be sent: Out of range float"):
-        _ = protocol.chat("a", temperature=float("nan")).content
-    assert protocol.chat("\ud800").content == b'{"messages":[{"role":"user","content":"\\ud800"}]}'
+        _ = requests_to_server.chat("a", temperature=float("nan")).content
+    assert requests_to_server.chat("\ud800").content == b'{"messages":[{"role":"user","content":"\\ud800"}]}'
 
 
 def test_11_21_of_a_model_card_only_the_front_matter_is_read(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
-from llama_runner.cli import main, plain_arguments
+from llama_runner.cli import arguments_without_click, main
 from llama_runner.cli.arguments import Arguments, arguments_of
-from llama_runner.core.option import Option
+from llama_runner.core.option_definition import Option
 from tests.conftest import Command, on_a_free_port
 
 ODD = ("", "-", "--", "-1", "0", "٣", "1_0", " 1", "+1", "1e3", "nan", ".5", "5.", "9" * 20, "auto", "8G", "0x1", "a=b")
@@ -47,10 +47,10 @@ def values(option: Option) -> st.SearchStrategy[str]:
 
 @st.composite
 def command_lines(draw: st.DrawFn) -> list[str]:
-    name = draw(st.sampled_from(sorted(plain_arguments.COMMANDS)))
+    name = draw(st.sampled_from(sorted(arguments_without_click.COMMANDS)))
     words = [name]
     for _ in range(draw(st.integers(0, 5))):
-        option = draw(st.sampled_from(plain_arguments.COMMANDS[name].options))
+        option = draw(st.sampled_from(arguments_without_click.COMMANDS[name].options))
         flag = draw(st.sampled_from([*option.flags, *option.old_flags]))
         match draw(st.sampled_from(("option", "option", "option", "joined", "word", "outside"))):
             case "option":
@@ -72,7 +72,7 @@ def command_lines(draw: st.DrawFn) -> list[str]:
 @example(["plan", "-q=q8_0", "-ngl=5"])
 @example(["plan", "--port", "1", "--port", "2", "--demo", "--demo"])
 def test_what_it_accepts_means_the_same_to_click(words: list[str]) -> None:
-    found = plain_arguments.parse(words)
+    found = arguments_without_click.parse(words)
     event("left to click" if found is None else "accepted")
     if found is not None:
         expected = parsed_by_click(words)
@@ -93,7 +93,7 @@ def test_what_it_accepts_means_the_same_to_click(words: list[str]) -> None:
 )
 def test_usual_command_lines_need_no_click(line: str) -> None:
     words = line.split()
-    found = plain_arguments.parse(words)
+    found = arguments_without_click.parse(words)
     assert found is not None
     assert typed(found) == typed(parsed_by_click(words))
 
@@ -123,17 +123,17 @@ def test_usual_command_lines_need_no_click(line: str) -> None:
     ],
 )
 def test_everything_else_is_left_to_click(line: str) -> None:
-    assert plain_arguments.parse(line.split()) is None
+    assert arguments_without_click.parse(line.split()) is None
 
 
 def test_a_shell_that_completes_is_left_to_click(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_LLAMA_RUNNER_COMPLETE", "bash_complete")
-    assert plain_arguments.parse(["run", "--demo"]) is None
+    assert arguments_without_click.parse(["run", "--demo"]) is None
 
 
 def test_plan_loads_no_click(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom llama_runner.cli.start import main\n"
+        "import sys\nfrom llama_runner.cli.entry_point import main\n"
         f"status = main(['plan', '--demo', '--root', {str(tmp_path)!r}])\n"
         "sys.exit(status or 'click' in sys.modules)"
     )
@@ -191,7 +191,7 @@ def test_output_and_exit_status_are_those_of_click(line: str, llama_runner: Comm
     assert ours.code in (0, 2, 3), ours
 
 
-@pytest.mark.parametrize("start", ["llama_runner.cli.start", "llama_runner.cli.main"])
+@pytest.mark.parametrize("start", ["llama_runner.cli.entry_point", "llama_runner.cli.main"])
 def test_output_that_nobody_reads_ends_a_command_with_status_1(start: str, tmp_path: Path) -> None:
     read, write = os.pipe()
     os.close(read)

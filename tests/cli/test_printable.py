@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from llama_runner.cli import text_output
-from llama_runner.cli.safe_output import PrintableBytes, PrintableStream
+from llama_runner.cli.escaped_output import PrintableBytes, PrintableStream
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.core.events import Chosen, Event, StepProgress, Warned
 from tests.conftest import MODULE, Command, Result

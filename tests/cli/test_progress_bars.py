@@ -53,7 +53,7 @@ def test_a_narrow_terminal_has_narrow_bars(session: Callable[..., Session], root
 PRINTER = """
 import os, sys
 from llama_runner.cli import main, text_output
-from llama_runner.cli.safe_output import printable_streams
+from llama_runner.cli.escaped_output import printable_streams
 from llama_runner.core.errors import StepError
 from llama_runner.core.events import StepFinished, StepProgress, StepStarted, Warned
 with printable_streams():
@@ -176,7 +176,7 @@ def test_ctrl_c_removes_the_bars_and_leaves_the_terminal_as_it_was(
         "{code}",
         f"""
     import click, time
-    from llama_runner.cli import plan_model, start
+    from llama_runner.cli import plan_model, entry_point
     {command}
     def work():
         from llama_runner.cli import text_output

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from llama_runner import Runner, ServerOptions, UsageError
-from llama_runner.serving import unit_files
-from llama_runner.serving.registry import register, register_failed
+from llama_runner.serving import service_files
+from llama_runner.serving.server_registry import register, register_failed
 from tests.conftest import Command, Result
 
 OF_THE_MACHINE = r"SSL_CERT|PATH=|CUDA_|OMP_|GGML_"
@@ -79,7 +79,7 @@ def test_systemd_has_nothing_to_say_against_it(tmp_path: Path, directory: str) -
     (tmp_path / directory).mkdir()
     words = [sys.executable, "-m", "llama_runner", "run", "--root", str(tmp_path / directory), 'a"b', "$HOME", "%h"]
     unit = tmp_path / "llama-runner-x.service"
-    unit.write_text(unit_files.systemd('x "%h"', words, tmp_path / directory, {"ROOT": str(tmp_path / directory)}))
+    unit.write_text(service_files.systemd('x "%h"', words, tmp_path / directory, {"ROOT": str(tmp_path / directory)}))
     done = subprocess.run(
         ["systemd-analyze", "verify", "--user", unit],
         check=False,
@@ -91,10 +91,10 @@ def test_systemd_has_nothing_to_say_against_it(tmp_path: Path, directory: str) -
 
 
 def test_a_launchd_agent_has_the_words_as_they_are(tmp_path: Path) -> None:
-    agent = plistlib.loads(unit_files.launchd("a b", ["run", 'a"b', "ü"], tmp_path, {"ROOT": "/ü"}).encode())
+    agent = plistlib.loads(service_files.launchd("a b", ["run", 'a"b', "ü"], tmp_path, {"ROOT": "/ü"}).encode())
     assert agent["EnvironmentVariables"] == {"ROOT": "/ü"}
     assert agent["ProgramArguments"] == ["run", 'a"b', "ü"]
-    assert agent["Label"] == unit_files._label("a b")
+    assert agent["Label"] == service_files._label("a b")
 
 
 @pytest.mark.parametrize(
@@ -122,9 +122,9 @@ def test_systemd_is_told_when_it_is_ready(tmp_path_factory: pytest.TempPathFacto
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(path))
         listener.settimeout(10)
-        unit_files.notify_ready({"NOTIFY_SOCKET": str(path)})
+        service_files.notify_ready({"NOTIFY_SOCKET": str(path)})
         assert listener.recv(100) == b"READY=1"
-    unit_files.notify_ready({"NOTIFY_SOCKET": str(path)})
+    service_files.notify_ready({"NOTIFY_SOCKET": str(path)})
 
 
 def test_nothing_runs(llama_runner: Command, tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_the_end_of_a_log_is_read_from_its_end_and_followed(tmp_path: Path) -> N
 
 
 def test_systemd_reads_the_words_as_they_are() -> None:
-    text = unit_files.systemd(
+    text = service_files.systemd(
         "x", ["plain", "a b", "$HOME", "%h", 'q"t', "b\\s", ""], Path("/d"), {"A": '/a "$b" %c\\d'}
     )
     assert r'Environment="A=/a \"$b\" %%c\\d"' + "\n" in text

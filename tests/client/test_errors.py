@@ -20,7 +20,7 @@ from llama_runner.client.errors import (
     TimedOut,
     Unreachable,
 )
-from llama_runner.client.replies import Reply
+from llama_runner.client.reply_types import Reply
 from llama_runner.client.sync_client import Client
 from llama_runner.core.errors import LlamaRunnerError, ServerError, UsageError
 from tests.client.canned import Canned

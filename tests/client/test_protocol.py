@@ -9,21 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_runner.client import protocol
+from llama_runner.client import requests_to_server
 from llama_runner.client.errors import StrangeAnswer
-from llama_runner.client.protocol import StreamAccumulator
-from llama_runner.client.replies import Timings, ToolCall, Usage
+from llama_runner.client.reply_types import Timings, ToolCall, Usage
+from llama_runner.client.streamed_reply import StreamAccumulator
 from llama_runner.core.errors import LlamaRunnerError
 
 URL = "http://127.0.0.1:8080"
 
 
-def body(call: protocol.Call[Any]) -> Any:
+def body(call: requests_to_server.Call[Any]) -> Any:
     return call.body
 
 
 def test_a_text_alone_is_what_the_user_says() -> None:
-    asked = body(protocol.chat("hello", system="be brief", temperature=0, seed=None))
+    asked = body(requests_to_server.chat("hello", system="be brief", temperature=0, seed=None))
     assert asked == {
         "messages": [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello"}],
         "temperature": 0,
@@ -32,30 +32,30 @@ def test_a_text_alone_is_what_the_user_says() -> None:
 
 def test_a_conversation_is_sent_as_it_is_and_stays_the_callers() -> None:
     messages = [{"role": "user", "content": "hello"}]
-    assert body(protocol.chat(messages, system="be brief"))["messages"][1:] == messages
+    assert body(requests_to_server.chat(messages, system="be brief"))["messages"][1:] == messages
     assert messages == [{"role": "user", "content": "hello"}]
 
 
 def test_a_schema_is_asked_for_where_each_call_wants_it() -> None:
     schema = {"type": "object"}
-    asked = body(protocol.chat("a", schema=schema))
+    asked = body(requests_to_server.chat("a", schema=schema))
     assert asked["response_format"] == {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
-    assert body(protocol.complete("a", schema=schema))["json_schema"] == schema
+    assert body(requests_to_server.complete("a", schema=schema))["json_schema"] == schema
 
 
 def test_a_keyword_that_nobody_knows_is_a_mistake_and_more_is_not() -> None:
     with pytest.raises(TypeError, match="temprature"):
-        protocol.chat("a", temprature=1)
-    assert body(protocol.complete("a", more={"cache_prompt": False}))["cache_prompt"] is False
+        requests_to_server.chat("a", temprature=1)
+    assert body(requests_to_server.complete("a", more={"cache_prompt": False}))["cache_prompt"] is False
 
 
 def test_one_text_is_one_text_to_embed() -> None:
-    assert body(protocol.embed("hello")) == {"input": ["hello"]}
+    assert body(requests_to_server.embed("hello")) == {"input": ["hello"]}
 
 
 def test_vectors_come_in_the_order_of_the_texts() -> None:
     data = [{"index": 1, "embedding": [1.0]}, {"index": 0, "embedding": [0.0]}]
-    assert protocol.embed(["a", "b"]).result(URL, 200, json.dumps({"data": data}).encode()) == [[0.0], [1.0]]
+    assert requests_to_server.embed(["a", "b"]).result(URL, 200, json.dumps({"data": data}).encode()) == [[0.0], [1.0]]
 
 
 ANSWER = {
@@ -77,7 +77,7 @@ ANSWER = {
 
 
 def test_an_answer_is_read() -> None:
-    reply = protocol.chat("a").result(URL, 200, json.dumps(ANSWER).encode())
+    reply = requests_to_server.chat("a").result(URL, 200, json.dumps(ANSWER).encode())
     assert (reply.text, reply.reasoning, reply.finish_reason) == ("", "hm", "tool_calls")
     assert reply.tool_calls == (ToolCall("1", "f", "{}"),)
     assert reply.usage == Usage(22, 8, 21)
@@ -106,7 +106,7 @@ def test_a_tool_call_that_comes_in_parts_is_put_together() -> None:
 
 def test_counters_are_read_by_their_names() -> None:
     text = "# HELP llamacpp:tokens_predicted_total …\n# TYPE …\nllamacpp:tokens_predicted_total 20\nother 1.5e3\n"
-    metrics = protocol.metrics().result(URL, 200, text.encode())
+    metrics = requests_to_server.metrics().result(URL, 200, text.encode())
     assert metrics.tokens == 20
     assert metrics["other"] == 1500
     assert metrics.waiting == 0
@@ -123,7 +123,13 @@ Anything: st.SearchStrategy[Any] = st.recursive(
 @given(Anything)
 def test_whatever_answers_is_read_or_called_strange(said: Any) -> None:
     text = json.dumps(said)
-    for call in (protocol.chat("a"), protocol.embed(["a"]), protocol.props(), protocol.metrics(), protocol.slots()):
+    for call in (
+        requests_to_server.chat("a"),
+        requests_to_server.embed(["a"]),
+        requests_to_server.props(),
+        requests_to_server.metrics(),
+        requests_to_server.slots(),
+    ):
         for status in (200, 400, 500):
             try:
                 call.result(URL, status, text.encode())

@@ -8,7 +8,7 @@ from typing import Any
 from llama_runner.config.config import Config
 from llama_runner.config.import_file import import_file, import_text
 from llama_runner.config.import_report import Imported, ImportedItem
-from llama_runner.config.import_write import file_text
+from llama_runner.config.write_imported import file_text
 from tests.conftest import REPOSITORY
 
 DATA = REPOSITORY / "tests" / "data" / "import"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_runner.config.command_words import UnclosedQuote, split_command
+from llama_runner.config.split_command_line import UnclosedQuote, split_command
 from tests.fuzzing import bounded
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner.cli.config_transfer_cmds import EXPORTS, IMPORTS, export_, import_
+from llama_runner.cli.config_import_export_cmds import EXPORTS, IMPORTS, export_, import_
 from llama_runner.cli.main import main
 from llama_runner.config import export_file, import_file
 from llama_runner.config.config import Config

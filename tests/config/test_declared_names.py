@@ -255,5 +255,17 @@ def test_a_start_with_a_declared_name_loads_what_reads_the_file_and_nothing_that
         name for name in found if name.startswith(("tomllib.", "tomli."))
     }
     assert {name.rpartition(".")[2] for name in found if name.startswith("llama_runner")} <= {
-        *("config", "errors", "find", "keys", "layers", "model", "presets", "reader", "toml", "used_files", "values")
+        *(
+            "config",
+            "errors",
+            "find",
+            "known_keys",
+            "layers",
+            "table_types",
+            "presets",
+            "reader",
+            "toml",
+            "files_for_gc",
+            "value_types",
+        )
     }

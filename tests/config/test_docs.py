@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from llama_runner.config.config import Config
-from llama_runner.config.keys import GATEWAY, MODEL_OPTIONS, STORE
+from llama_runner.config.known_keys import GATEWAY, MODEL_OPTIONS, STORE
 from tests.config.files import write_in
 from tests.conftest import REPOSITORY, Command
 

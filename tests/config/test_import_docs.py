@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
-from llama_runner.cli.config_transfer_cmds import EXPORTS, IMPORTS, export_, import_
+from llama_runner.cli.config_import_export_cmds import EXPORTS, IMPORTS, export_, import_
 from tests.config.imports import DATA, imported
 from tests.conftest import REPOSITORY
 

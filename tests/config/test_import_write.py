@@ -13,7 +13,7 @@ from llama_runner.config.config import Config
 from llama_runner.config.errors import ConfigError
 from llama_runner.config.import_file import import_text, import_words
 from llama_runner.config.import_report import Imported
-from llama_runner.config.import_write import write_into, write_new
+from llama_runner.config.write_imported import write_into, write_new
 from llama_runner.core.errors import StoreError, UsageError
 
 OURS = """# my models

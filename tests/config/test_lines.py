@@ -7,8 +7,8 @@ from collections.abc import Callable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_runner.config.lines import lines_of
 from llama_runner.config.toml import loads
+from llama_runner.config.toml_statements import lines_of
 
 WORDS = st.text("abc", min_size=1, max_size=3)
 COMMENTS = st.sampled_from(["", "# [x]", "# a = '''", '# """', "\t"])

@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 
 from llama_runner.config.config import Config
-from llama_runner.config.keys import MODEL_OPTIONS, ROOT
+from llama_runner.config.known_keys import MODEL_OPTIONS, ROOT
 from llama_runner.config.schema import FILE_NAME, schema
 from llama_runner.config.toml import loads
 from llama_runner.core.errors import UsageError

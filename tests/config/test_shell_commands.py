@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner.config.command_words import CommandError, UnclosedQuote
 from llama_runner.config.import_paths import with_variables
 from llama_runner.config.shell_commands import Script
+from llama_runner.config.split_command_line import CommandError, UnclosedQuote
 from tests.config.imports import of_text
 
 

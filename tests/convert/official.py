@@ -52,7 +52,6 @@ def run_official(
             })  # fmt: skip
     driver = DATA / "official_driver.py"
     environment = {"PYTHONPATH": str(tree / "gguf-py"), "HF_HUB_OFFLINE": "1", "PATH": "", "HOME": str(folder)}
-    environment["PYTHONDONTWRITEBYTECODE"] = "1"  # the tree is an artifact with a digest
     done = subprocess.run(
         [python, driver, tree], input=json.dumps(jobs), capture_output=True, text=True, check=False, env=environment
     )

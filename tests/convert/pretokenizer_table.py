@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llama_runner.convert.vocab.llama_cpp_tables import HASHES, NAMES
+from llama_runner.convert.vocab.pretokenizer_names import HASHES, NAMES
 from llama_runner.llama_cpp.pinned_source import load_pin
 from llama_runner.store import layout
 from tests.convert import tiny_tokenizers

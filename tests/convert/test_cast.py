@@ -8,7 +8,7 @@ import gguf
 import numpy as np
 import pytest
 
-from llama_runner.convert.cast import cast, not_finite
+from llama_runner.convert.cast_types import cast, not_finite
 
 ALL_16 = np.arange(65536, dtype="<u2")
 TYPES = {"F32": gguf.GGMLQuantizationType.F32, "F16": gguf.GGMLQuantizationType.F16,

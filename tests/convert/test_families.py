@@ -6,7 +6,7 @@ import gguf
 import pytest
 
 from llama_runner.convert.families import ARCHITECTURES, TEXT_PARTS, family_of
-from llama_runner.convert.families.family import Family
+from llama_runner.convert.families.family_definition import Family
 from llama_runner.convert.families.llama import rope_frequencies
 from llama_runner.convert.model_config import Config
 

@@ -17,6 +17,7 @@ from llama_runner.engine.executor import Executor
 from llama_runner.engine.observer import Observer
 from llama_runner.steps.python_environment import ConverterEnvironment, accelerators, python_of
 from llama_runner.store.artifacts import Store
+from llama_runner.store.digest_cache import hash_tree
 from llama_runner.store.local_sources import LocalSources
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.core.digest import Digest, Key
-    from llama_runner.core.step_protocols import Workspace
+    from llama_runner.core.step_interfaces import Workspace
 
 SCRIPT = "import torch\nprint('usage: convert_hf_to_gguf.py', torch.__version__)\n"
 
@@ -102,6 +103,8 @@ def protobuf(folder: Path) -> None:
     with zipfile.ZipFile(folder / "protobuf-4.25.9-py3-none-any.whl", "w") as archive:
         archive.writestr("google/protobuf/__init__.py", "")
         archive.writestr("transformers/__init__.py", "")
+        archive.writestr("imported_by_a.pth", "import at_each_start\n")
+        archive.writestr("at_each_start.py", "")
         archive.writestr("transformers/dynamic_module_utils.py", "resolve_trust_remote_code = None\n")
         info = "protobuf-4.25.9.dist-info"
         archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: protobuf\nVersion: 4.25.9\n")
@@ -118,6 +121,17 @@ def test_it_has_what_was_asked_for_and_nothing_of_ours(tmp_path: Path, only: Pat
     look = "import torch, sys, importlib.util as u; print(torch.__version__, u.find_spec('click'), u.find_spec('pip'))"
     done = subprocess.run([python_of(place), "-I", "-c", look], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["2.13.0", "None", "None"]
+
+
+def test_what_runs_in_a_copy_of_it_changes_no_file(tmp_path: Path, only: Path) -> None:
+    wheel(only, "torch", "2.13.0")
+    protobuf(only)
+    _, place = make(tmp_path / "root")
+    before = hash_tree(place)
+    for path in place.rglob("*.py"):
+        os.utime(path, (1, 1))
+    subprocess.run([python_of(place), "-I", "-c", "import torch, transformers"], check=True)
+    assert hash_tree(place) == before
 
 
 def test_a_torch_for_cuda_is_not_installed(tmp_path: Path, only: Path) -> None:

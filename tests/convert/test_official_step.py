@@ -27,8 +27,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.core.digest import Digest, Key
-    from llama_runner.core.step_protocols import Workspace
+    from llama_runner.core.step_interfaces import Workspace
 
+STARTS_PYTHON = """
+import pathlib, subprocess, sys
+import conversion.base
+tree = pathlib.Path(conversion.base.__file__).parents[1]
+subprocess.run([sys.executable, '-c', 'import conversion.base'], cwd=tree, check=True)
+"""
 GGUF = r"b'GGUF' + (3).to_bytes(4, 'little') + bytes(16)"
 LISTING = f"""
 import pathlib, sys, json
@@ -108,6 +114,23 @@ def test_the_script_sees_what_the_digest_covers_under_the_models_name(tmp_path: 
     covered = ["1_Pooling/config.json", "config.json", "model.safetensors"]
     covered += ["qwen.tiktoken", "tokenizer.model", "vocab.txt"]
     assert json.loads(line.removeprefix("saw ")) == ["my model", covered, ["--outtype", "f16"]]
+
+
+def test_a_conversion_writes_nothing_into_the_tree_also_by_processes_of_the_script(tmp_path: Path, model: Path) -> None:
+    store = convert(tmp_path / "root", model, STARTS_PYTHON + LISTING)
+    place = Place("vendor/tree")
+    assert not list(store.path(place).rglob("__pycache__"))
+    record = store.records(store.path(place))["."]
+    assert hash_payload(store.path(place))[0] == record.digest
+
+
+def test_a_conversion_makes_a_tree_again_that_has_compiled_modules(tmp_path: Path, model: Path) -> None:
+    store = convert(tmp_path / "root", model, LISTING)
+    compiled = store.path(Place("vendor/tree")) / "conversion" / "__pycache__" / "base.cpython-311.pyc"
+    compiled.parent.mkdir()
+    compiled.write_bytes(b"made by a script that a person ran")
+    convert(tmp_path / "root", model, LISTING, outtype="bf16")
+    assert not compiled.exists(), "Python would run it instead of the module"
 
 
 def test_nothing_is_converted_again_with_another_tree_or_environment(tmp_path: Path, model: Path) -> None:

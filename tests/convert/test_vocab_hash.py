@@ -10,7 +10,7 @@ import pytest
 from llama_runner.convert.errors import NoSuchPreTokenizer, UnknownPreTokenizer
 from llama_runner.convert.model_config import Config
 from llama_runner.convert.model_directory import ModelDirectory
-from llama_runner.convert.vocab import bpe, bpe_hash, llama_cpp_tables
+from llama_runner.convert.vocab import bpe, bpe_hash, pretokenizer_names
 from llama_runner.convert.vocab.tokenizer import Tokenizer
 from llama_runner.convert.vocab.wordpiece_hash import SAMPLE
 from tests.convert import tiny_tokenizers
@@ -35,7 +35,7 @@ def test_the_sample_is_encoded_as_the_library_does(name: str, tmp_path: Path) ->
 def official_name(directory: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> str:
     """What a vocabulary is called when the official table has it, with the name given."""
     numbers = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json")).encode(SAMPLE).ids
-    monkeypatch.setitem(llama_cpp_tables.HASHES, hashlib.sha256(str(numbers).encode()).hexdigest(), name)
+    monkeypatch.setitem(pretokenizer_names.HASHES, hashlib.sha256(str(numbers).encode()).hexdigest(), name)
     source = ModelDirectory(directory)
     return bpe.pre_tokenizer(source, load(directory))
 

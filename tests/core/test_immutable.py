@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from llama_runner.core.immutable import Value, field
+from llama_runner.core.immutable_values import Value, field
 
 
 class Point(Value):

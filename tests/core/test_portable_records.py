@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from llama_runner.core.artifact_record import Record
 from llama_runner.core.digest import Digest, Key
-from llama_runner.core.record import Record
 
 
 def record(**members: Any) -> Record:

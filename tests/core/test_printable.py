@@ -7,7 +7,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_runner.core.printable import printable, printable_lines
+from llama_runner.core.printable_text import printable, printable_lines
 
 
 @given(st.text(st.characters()))

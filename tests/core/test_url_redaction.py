@@ -8,7 +8,7 @@ import pytest
 
 from llama_runner.core.step import recipe_of, step_key
 from llama_runner.core.url_redaction import public_url, redacted
-from llama_runner.steps.patch import fetch_patch
+from llama_runner.steps.apply_patches import fetch_patch
 from llama_runner.system.secret_redaction import Redactor
 
 WITH_CREDENTIALS = [

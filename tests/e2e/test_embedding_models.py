@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llama_runner import Runner, ServerOptions
-from llama_runner.core.record import STATE_FILE
+from llama_runner.core.artifact_record import STATE_FILE
 from tests.conftest import Command, says
 from tests.convert.checkpoints import bert, write_json
 from tests.convert.families.encoders import XLM_RANKER, roberta

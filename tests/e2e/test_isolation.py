@@ -13,7 +13,7 @@ import pytest
 
 from llama_runner import Runner, ServerOptions
 from llama_runner.demo import MODEL_DIRECTORY
-from llama_runner.system.programs import find_program
+from llama_runner.system.find_programs import find_program
 from tests.conftest import MODULE, REPOSITORY
 from tests.e2e.serving import request
 

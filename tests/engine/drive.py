@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import LlamaRunnerError
+from tests.command_server import do_not_sync
 from tests.engine.toys import File, Toy, ToyTree, World
 
 if TYPE_CHECKING:
     from llama_runner.core.step import Step
-    from llama_runner.core.step_protocols import Workspace
+    from llama_runner.core.step_interfaces import Workspace
 
 WATCHED = ("rename", "replace", "fsync", "mkdir", "link", "symlink", "unlink", "rmdir", "open", "write", "close")
 
@@ -107,6 +108,7 @@ def main() -> int:
     parser.add_argument("--kind", default="Toy")
     parser.add_argument("--limit", type=int, default=0)
     given = parser.parse_args()
+    do_not_sync()  # it still counts as an operation
     world = World(given.root)
     if given.limit:
         import resource

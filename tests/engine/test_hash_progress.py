@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llama_runner.core.events import StepProgress
-from llama_runner.core.step_protocols import Workspace
+from llama_runner.core.step_interfaces import Workspace
 from llama_runner.demo import MODEL_DIRECTORY
 from llama_runner.sources.local import LocalSafetensors
 from llama_runner.store import local_sources

@@ -10,7 +10,7 @@ import pytest
 
 from llama_runner.core.errors import StepError
 from llama_runner.core.step import Resource, unkeyed
-from llama_runner.core.step_protocols import Workspace
+from llama_runner.core.step_interfaces import Workspace
 from tests.engine.toys import Toy, World
 
 WAIT_S = 30.0

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from llama_runner.core.artifact_record import InvalidRecord, Record, Stamp, parse_state
 from llama_runner.core.digest import Digest, Key, key_of, tree_digest
-from llama_runner.core.record import InvalidRecord, Record, Stamp, parse_state
 from llama_runner.store.record_check import check_record
 
 A, B = (f"sha256:{letter * 64}" for letter in "ab")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llama_runner.core.errors import StepError, StoreError
-from llama_runner.core.step_protocols import Workspace
+from llama_runner.core.step_interfaces import Workspace
 from llama_runner.demo import MODEL_DIRECTORY
 from llama_runner.serving.builds_in_use import open_builds
 from llama_runner.store import staging

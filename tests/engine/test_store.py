@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from llama_runner.core import events
 from llama_runner.core.errors import StepError, StoreError
 from llama_runner.core.plan import Run, Skip
-from llama_runner.core.step_protocols import Workspace
+from llama_runner.core.step_interfaces import Workspace
 from llama_runner.engine.errors import InputVanished
 from llama_runner.engine.executor import Executor
 from llama_runner.engine.observer import Observer
 from llama_runner.store import digest_cache
 from llama_runner.store.digest_cache import StampCache, hash_file, source_stamp
-from llama_runner.store.locks import hold
+from llama_runner.store.process_locks import hold
 from tests.engine.toys import File, Toy, ToyTree, World
 
 

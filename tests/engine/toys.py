@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from llama_runner.core.plan import Snapshot
 from llama_runner.core.source import Source
 from llama_runner.core.step import Node, Place, Step, all_inputs, noted, unkeyed
-from llama_runner.core.step_protocols import Workspace
+from llama_runner.core.step_interfaces import Workspace
 from llama_runner.engine.executor import Executor
 from llama_runner.engine.observer import Observer
 from llama_runner.engine.plan_outcome import Outcome

@@ -25,8 +25,8 @@ from typing import Any
 
 import click
 
+from llama_runner.cli.entry_point import main
 from llama_runner.cli.main import cli
-from llama_runner.cli.start import main
 from llama_runner.core.errors import LlamaRunnerError
 from tests.conftest import shared_root
 from tests.convert.checkpoints import llama
@@ -226,8 +226,10 @@ def check(case: Case, scratch: Path) -> None:
     _odd_files(scratch / "cwd")
     environment = _environment(scratch, offline=case["offline"])
     if case["argv"][:1] in [[name] for name in WITH_PROGRAMS]:  # nothing of these serves, or changes programs
-        (scratch / "cwd" / "root").mkdir()
-        (scratch / "cwd" / "root" / "bins").symlink_to(shared_root() / "bins")
+        for build in shared_root().glob("bins/*/*"):
+            link = scratch / "cwd" / "root" / build.relative_to(shared_root())
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(build)
     run = _in_a_process if case["process"] else _in_a_fork
     code = run(case, scratch, environment)
     out, err = ((scratch / name).read_bytes() for name in ("out", "err"))

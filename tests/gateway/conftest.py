@@ -174,6 +174,12 @@ exec "{program}" "$@"
 """
 
 
+_SMALL = """#!/bin/sh
+# The real llama-server, which cannot be started with a context of 1024 tokens.
+case "$*" in *"--ctx-size 1024 "*) echo "failed to allocate" >&2; exit 1 ;; esac
+exec "{program}" "$@"
+"""
+
 _HANGING = """#!/bin/sh
 # The real llama-server, which does not even say its version before there is the file that GGML_TEST_GATE names.
 while [ ! -e "$GGML_TEST_GATE" ]; do sleep 0.05; done
@@ -200,6 +206,12 @@ def _programs(directory: Path, binaries: Path, server: str) -> Path:
 def slow_programs(tmp_path: Path, binaries: Path) -> Path:
     """Return a directory of programs whose server starts when the test says so."""
     return _programs(tmp_path / "programs", binaries, _SLOW)
+
+
+@pytest.fixture
+def small_programs(tmp_path: Path, binaries: Path) -> Path:
+    """Return a directory of programs whose server has no memory for 1024 tokens."""
+    return _programs(tmp_path / "small", binaries, _SMALL)
 
 
 @pytest.fixture

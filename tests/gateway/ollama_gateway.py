@@ -15,7 +15,7 @@ import pytest
 
 from llama_runner import Runner
 from llama_runner.gateway.created_models import change_created
-from llama_runner.gateway.models import ServedModel
+from llama_runner.gateway.served_models import ServedModel
 from tests.conftest import shared_root
 
 if TYPE_CHECKING:

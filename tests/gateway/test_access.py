@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_runner.core.errors import LlamaRunnerError, UsageError
-from llama_runner.gateway.access import is_allowed_origin, is_local_host, read_keys
-from llama_runner.gateway.clients import Client
+from llama_runner.gateway.access_control import is_allowed_origin, is_local_host, read_keys
+from llama_runner.gateway.client_rights import Client
 from llama_runner.gateway.listeners import address_of
 from tests.conftest import REPOSITORY
 from tests.e2e.serving import request

@@ -44,6 +44,17 @@ def test_a_process_that_is_killed_while_it_loads_is_started_once_more(
     assert running.metric("load_failures_total") == 1
 
 
+def test_a_request_right_after_the_death_of_a_process_waits_for_the_next_process(gateway: Start) -> None:
+    running = gateway(TWO)
+    for _ in range(3):
+        running.chat("one")
+        process = psutil.Process(running.running()["one"]["pid"])
+        process.kill()
+        running.wait_for(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)  # noqa: B023
+        assert [running.chat("one")[0] for _ in range(3)] == [200] * 3
+    assert running.metric("crashes_total") == 3
+
+
 def test_another_model_answers_while_one_prepares_and_loads(
     gateway: Start, slow_programs: Path, tmp_path: Path
 ) -> None:
@@ -178,6 +189,12 @@ def test_nobody_reads_the_log_and_the_gateway_goes_on(tmp_path: Path, binaries: 
                 client.sendall(b"GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
                 assert client.recv(100).startswith(b"HTTP/1.1 404")
         process.kill()
+
+
+def test_a_process_that_closes_kept_connections_loses_no_request(gateway: Start, fake_programs: Path) -> None:
+    """llama-server closes a connection after each stream, and when it was idle for 5 s, without saying so."""
+    running = gateway(SLOW.format(programs=fake_programs), GGML_FAKE=json.dumps({"closes": True, "sentence": "b"}))
+    assert [running.chat("one")[0] for _ in range(3)] == [200] * 3
 
 
 def resident_mib(running: Running) -> float:

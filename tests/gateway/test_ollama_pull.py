@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,13 @@ import psutil
 import pytest
 
 from llama_runner import Runner
-from llama_runner.core.errors import StoreError
+from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.demo import EXAMPLES
 from llama_runner.gateway.created_models import CreatedModels, change_created, read_created
 from llama_runner.gateway.errors import BadRequest
-from llama_runner.gateway.models import Catalogue, DeclaredModel, ServedModel, catalogue_of
-from llama_runner.gateway.pull_jobs import ProgressTranslator, check_repository
+from llama_runner.gateway.ollama_downloads import check_repository
+from llama_runner.gateway.ollama_progress import ProgressTranslator
+from llama_runner.gateway.served_models import Catalogue, DeclaredModel, ServedModel, catalogue_of
 from llama_runner.store import layout
 from tests.fakehub.hub import Hub
 from tests.gateway.conftest import Running
@@ -125,6 +128,50 @@ def test_a_pulled_model_is_there_after_a_restart_and_gone_after_delete(
     assert read_created(root) == CreatedModels()
 
 
+def test_a_pulled_model_is_kept_by_gc_and_by_models_remove_until_a_client_deletes_it(
+    root: Path, client: ollama.Client
+) -> None:
+    client.pull("acme/demo-GGUF")
+    runner = Runner(root)
+    with pytest.raises(UsageError, match="a client of the gateway pulled acme/demo-GGUF"):
+        runner.models.remove("acme/demo-GGUF", apply=False)
+
+    def freed() -> list[str]:
+        found = runner.gc(older_than=0, max_size=1)
+        return [each.path for each in found.garbage if each.path.endswith(".gguf")]
+
+    assert freed() == []
+    file = layout.gateway_models(root / layout.PRIVATE)
+    made = file.read_text()
+    file.write_text("damaged")
+    with pytest.raises(StoreError, match="cannot be read"):
+        freed()
+    file.unlink()
+    assert len(freed()) == 1, "nothing else keeps it"
+    file.write_text(made)
+    client.delete("acme/demo-GGUF")
+    assert not list((root / "models").glob("gguf/*/*.gguf"))
+
+
+def test_two_gateways_of_one_root_serve_each_other_s_new_names(
+    root: Path, client: ollama.Client, started: Callable[..., Running]
+) -> None:
+    with ollama.Client(started().url) as other:
+        assert other.list().models == []
+        client.pull("acme/demo-GGUF")
+        assert [each.model for each in other.list().models] == ["acme/demo-GGUF:latest"]
+        other.copy("acme/demo-GGUF", "short")
+        assert client.chat("short", ASKED, options=GREEDY).message.content == ANSWER
+        other.delete("short")
+        with pytest.raises(ollama.ResponseError, match="not found"):
+            client.chat("short", ASKED)
+        file = layout.gateway_models(root / layout.PRIVATE)
+        file.write_text("damaged")
+        assert [each.model for each in other.list().models] == ["acme/demo-GGUF:latest"], "what is known stays"
+        file.unlink()
+        assert other.list().models == []
+
+
 def test_a_declared_model_is_listed_once_it_is_pulled_and_not_after_it_is_deleted(
     started: Callable[..., Running], hub: Hub
 ) -> None:
@@ -193,6 +240,74 @@ def test_a_model_of_the_allow_list_is_downloaded_on_its_first_request(client: ol
         with pytest.raises(ollama.ResponseError, match="not found") as caught:
             client.chat(name, ASKED)
         assert caught.value.status_code == 404
+    assert fetched(hub) == 1
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses", "/v1/completions"])
+def test_every_protocol_downloads_a_model_of_the_allow_list_on_its_first_request(
+    gateway: Running, hub: Hub, path: str
+) -> None:
+    asked: dict[str, Any] = {"messages": ASKED}
+    asked |= {"/v1/responses": {"input": QUESTION}, "/v1/completions": {"prompt": QUESTION}}.get(path, {})
+    body = {"model": "acme/demo-GGUF:Q4_K_M", "max_tokens": 2, **asked}
+    status, answer = gateway.post(path, body)
+    assert (status, answer["model"]) == (200, "acme/demo-GGUF:Q4_K_M")
+    assert gateway.post(path, {**body, "model": "hf.co/acme/demo-GGUF:Q4_K_M"})[0] == 200
+    assert fetched(hub) == 1
+
+
+def test_what_is_not_downloaded_on_a_first_request_is_an_error_of_its_protocol(
+    started: Callable[..., Running], hub: Hub
+) -> None:
+    gateway = started(RULES.replace("64M", "1000"))
+    chat = {"messages": ASKED, "max_tokens": 2}
+    for name, status in (
+        ("acme/demo-GGUF", 404),  # not on the list
+        ("acme/demo-GGUF:Q8_0", 404),
+        ("other/demo-GGUF:Q4_K_M", 404),
+        ("../acme/x:Q4_K_M", 404),
+    ):
+        for path in ("/v1/chat/completions", "/v1/messages"):
+            found, answer = gateway.post(path, {"model": name, **chat})
+            assert (found, "not found" in answer["error"]["message"]) == (status, True)
+    for name, text in (("acme/demo-GGUF:Q4_K_M", "more than the limit of 1000 B"), ("acme/gone:Q4_K_M", "acme/gone")):
+        answers = [
+            httpx.post(gateway.url + path, json={"model": name, **chat}, timeout=60)
+            for path in ("/v1/chat/completions", "/v1/messages")
+        ]
+        openai, anthropic = (answer.json() for answer in answers)
+        assert text in openai["error"]["message"]
+        assert openai["error"]["code"]
+        assert (anthropic["type"], text in anthropic["error"]["message"]) == ("error", True)
+        assert [answer.headers["x-should-retry"] for answer in answers] == ["false", "false"]
+    assert fetched(hub) == 0
+    assert gateway.get("/v1/models")[1]["data"] == []
+
+
+def test_clients_of_several_protocols_share_the_download_of_one_file(gateway: Running, hub: Hub) -> None:
+    hub.fault("trickle", path="*.gguf", times=1, step=100_000)
+    body = {"messages": ASKED, "max_tokens": 2, "stream": False}
+    asked = [
+        ("/v1/chat/completions", "acme/demo-GGUF:Q4_K_M"),
+        ("/v1/messages", "hf.co/acme/demo-GGUF:Q4_K_M"),
+        ("/api/chat", "acme/demo-GGUF:Q4_K_M"),
+        ("/api/pull", "acme/demo-GGUF"),  # the same file by another name
+    ]
+    with ThreadPoolExecutor(4) as clients:
+        answers = list(clients.map(lambda each: gateway.post(each[0], {"model": each[1], **body})[0], asked))
+    assert answers == [200] * 4
+    assert fetched(hub) == 1
+
+
+def test_a_first_request_whose_client_leaves_downloads_all_the_same(gateway: Running, hub: Hub) -> None:
+    fault = hub.fault("trickle", path="*.gguf", times=1, step=100_000)
+    body = {"model": "acme/demo-GGUF:Q4_K_M", "messages": ASKED, "max_tokens": 2}
+    with socket.create_connection(("127.0.0.1", int(gateway.url.rpartition(":")[2]))) as client:
+        data = json.dumps(body).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n"
+        client.sendall(head.encode() + data)
+        assert fault.happened.wait(60)
+    assert gateway.post("/v1/chat/completions", body)[0] == 200
     assert fetched(hub) == 1
 
 

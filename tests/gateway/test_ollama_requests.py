@@ -25,7 +25,7 @@ from llama_runner.gateway.ollama_requests import (
     shortened_chat,
     truncated_tokens,
 )
-from llama_runner.gateway.ollama_values import FAR_FUTURE, FOREVER, keep_alive_seconds, nanoseconds, time_text
+from llama_runner.gateway.ollama_times import FAR_FUTURE, FOREVER, keep_alive_seconds, nanoseconds, time_text
 from tests.gateway.ollama_strategies import CALLS, JSON, OBJECTS, TEXT
 
 ALL = ("completion", "tools", "insert", "vision", "embedding", "thinking", "audio")

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_runner.gateway.models import ModelFacts, RunningModel, ServedModel
 from llama_runner.gateway.ollama_messages import openai_calls
 from llama_runner.gateway.ollama_models import listed_model, parameter_size, running_model, shown_model
 from llama_runner.gateway.ollama_responses import ResponseTranslator, Shape, UpstreamError, event_data, line
+from llama_runner.gateway.served_models import ModelFacts, RunningModel, ServedModel
 from tests.gateway.ollama_strategies import CALLS, JSON, TEXT
 
 WHEN = "2026-11-22T00:00:00.000000Z"

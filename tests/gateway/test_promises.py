@@ -180,6 +180,55 @@ def test_promise_13_a_load_goes_on_when_its_client_leaves_and_the_retry_hits_it(
     assert running.metric("loads_total") == 1
 
 
+GROWS = "[defaults]\nthreads = 1\n[models.one]\ndemo = true\nctx_size = 512\nmax_ctx_size = {}\n"
+
+
+def generate(running: Running, num_ctx: int | None) -> None:
+    options = {"num_predict": 2} | ({} if num_ctx is None else {"num_ctx": num_ctx})
+    body = {"model": "one", "prompt": "hi", "stream": False, "options": options}
+    status, answer = running.post("/api/generate", body)
+    assert (status, answer["done"]) == (200, True)
+
+
+def context_after(running: Running, num_ctx: int | None) -> int:
+    """Ask through Ollama's API; return the context that the model has then."""
+    generate(running, num_ctx)
+    return int(running.running()["one"]["context"])
+
+
+def test_promise_14_a_larger_num_ctx_grows_the_context_once_up_to_the_limit_and_never_down(gateway: Start) -> None:
+    running = gateway(GROWS.format(1024))
+    assert [context_after(running, number) for number in (None, 256, 512)] == [512] * 3
+    assert running.metric("loads_total") == 1
+    assert [context_after(running, number) for number in (600, 256, 100_000, 1024, None, 512)] == [1024] * 6
+    assert running.metric("loads_total") == 2
+
+
+def test_promise_14_a_model_that_is_not_loaded_yet_is_loaded_once_with_the_larger_context(gateway: Start) -> None:
+    running = gateway(GROWS.format(1024))
+    with ThreadPoolExecutor(4) as clients:
+        list(clients.map(lambda number: generate(running, number), (2048, 256, 600, 700)))
+    assert context_after(running, 600) == 1024
+    assert running.metric("loads_total") <= 2  # a request with 256 may come first
+
+
+def test_promise_14_a_context_that_cannot_be_loaded_is_given_up(gateway: Start, small_programs: Path) -> None:
+    running = gateway(GROWS.format(1024) + f'binaries = "{small_programs}"\n')
+    with ThreadPoolExecutor(2) as clients:
+        list(clients.map(lambda number: generate(running, number), (1024, 1024)))
+    assert [context_after(running, number) for number in (1024, None)] == [512, 512]
+    assert running.metric("loads_total") <= 2
+    assert running.metric("load_failures_total") == 2  # one, and one more try
+
+
+def test_promise_14_without_a_limit_num_ctx_changes_nothing(gateway: Start) -> None:
+    running = gateway(GROWS.format(1024).replace("max_ctx_size = 1024\n", ""))
+    assert [context_after(running, number) for number in (None, 4096)] == [512, 512]
+    assert running.metric("loads_total") == 1
+    [line] = running.wait_for(lambda: [each for each in running.lines if "ignored" in each])
+    assert line["ignored"] == ["num_ctx"]
+
+
 def test_promise_15_only_an_explicit_keep_alive_changes_it_and_pins_win() -> None:
     world = small("a", "b", a={"ttl": 30}, b={"pin": True})
     for model, keep_alive in (("a", 500.0), ("a", None), ("b", 0.0)):

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_runner.gateway import protocols, request_bodies
+from llama_runner.gateway import protocol_errors, request_bodies
 from llama_runner.gateway.errors import BadRequest, NeverFits, QueueFull, UnknownModel
-from llama_runner.gateway.models import ServedModel
+from llama_runner.gateway.served_models import ServedModel
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -149,29 +149,31 @@ def test_any_form_is_taken(body: bytes, kind: str) -> None:
 def test_mistakes_of_the_client_that_llama_server_answers_with_500_become_400(
     status: int, message: str, becomes: int
 ) -> None:
-    failure = protocols.failure_of_answer(status, json.dumps({"error": {"message": message, "type": "x"}}).encode())
+    failure = protocol_errors.failure_of_answer(
+        status, json.dumps({"error": {"message": message, "type": "x"}}).encode()
+    )
     assert (failure.status, failure.message) == (becomes, message)
     assert failure.permanent == (becomes not in (500, 503))
 
 
 @given(st.binary(max_size=300), st.integers(400, 599))
 def test_any_answer_with_an_error_becomes_one(body: bytes, status: int) -> None:
-    failure = protocols.failure_of_answer(status, body)
+    failure = protocol_errors.failure_of_answer(status, body)
     assert failure.message
     for protocol in ("openai", "anthropic", "ollama", "responses"):
-        json.dumps(protocols.error_body(failure, protocol, "id"))
-        assert protocols.stream_error(failure, protocol, "id").endswith(b"\n")
+        json.dumps(protocol_errors.error_body(failure, protocol, "id"))
+        assert protocol_errors.stream_error(failure, protocol, "id").endswith(b"\n")
 
 
 def test_errors_say_whether_to_send_the_request_again() -> None:
-    full = protocols.failure_of(QueueFull("m", 512))
-    assert protocols.error_headers(full) == {"Retry-After": "5"}
-    gone = protocols.failure_of(UnknownModel("m"))
-    assert protocols.error_headers(gone) == {"x-should-retry": "false"}
-    never = protocols.failure_of(NeverFits("m", [("Host", 2 << 30, 1 << 30)]))
-    assert protocols.error_headers(never) == {"x-should-retry": "false", "Retry-After": "60"}
+    full = protocol_errors.failure_of(QueueFull("m", 512))
+    assert protocol_errors.error_headers(full) == {"Retry-After": "5"}
+    gone = protocol_errors.failure_of(UnknownModel("m"))
+    assert protocol_errors.error_headers(gone) == {"x-should-retry": "false"}
+    never = protocol_errors.failure_of(NeverFits("m", [("Host", 2 << 30, 1 << 30)]))
+    assert protocol_errors.error_headers(never) == {"x-should-retry": "false", "Retry-After": "60"}
 
 
 def test_control_characters_of_names_do_not_reach_an_error_text() -> None:
-    failure = protocols.failure_of(UnknownModel("a\x1b[31m\n"))
+    failure = protocol_errors.failure_of(UnknownModel("a\x1b[31m\n"))
     assert "\x1b" not in failure.message

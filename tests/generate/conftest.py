@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llama_runner.config.config import Config
-from llama_runner.generate.files import Generated, GenerateOptions, Target, generate
+from llama_runner.generate.generated_files import Generated, GenerateOptions, Target, generate
 
 Make = Callable[..., Generated]
 

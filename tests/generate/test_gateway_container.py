@@ -11,7 +11,7 @@ import pytest
 
 from llama_runner.config.config import Config
 from llama_runner.generate.errors import CannotGenerate
-from llama_runner.generate.files import Generated, GenerateOptions, Target, generate
+from llama_runner.generate.generated_files import Generated, GenerateOptions, Target, generate
 from tests.generate.checks import QUADLET, checked_compose, checked_objects
 
 CONFIG = """

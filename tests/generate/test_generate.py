@@ -14,10 +14,10 @@ import pytest
 
 from llama_runner import Runner, StoreError, UsageError
 from llama_runner.config.config import Config
+from llama_runner.generate.container import UID
 from llama_runner.generate.errors import CannotGenerate
-from llama_runner.generate.files import GenerateOptions, Target
-from llama_runner.generate.names import label, labels
-from llama_runner.generate.workload import UID
+from llama_runner.generate.generated_files import GenerateOptions, Target
+from llama_runner.generate.object_names import label, labels
 from tests.conftest import Command, says
 from tests.generate.checks import QUADLET, checked_compose, checked_objects
 from tests.generate.conftest import CONFIG, Make

@@ -15,7 +15,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from llama_runner.config.config import Config
-from llama_runner.generate.workload import PORT, ROOT, UID
+from llama_runner.generate.container import PORT, ROOT, UID
 from tests.documentation import programs
 from tests.generate.conftest import Make
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llama_runner.core.artifact_record import Record, Stamp
 from llama_runner.core.digest import Digest, Key, key_of
-from llama_runner.core.record import Record, Stamp
 from llama_runner.core.step import Place
 from llama_runner.store.artifacts import Store
 from llama_runner.store.digest_cache import hash_payload

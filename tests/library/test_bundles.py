@@ -20,6 +20,7 @@ from tests.conftest import MODULE, Command, says
 from tests.e2e.serving import Running, ask
 from tests.fakehub.hub import Hub
 from tests.llama_cpp.stored import lay
+from tests.shared_root import link_builds
 
 Children = list["subprocess.Popen[str]"]
 QUESTION, ANSWER = EXAMPLES[0]
@@ -87,8 +88,7 @@ def test_14_06_a_model_made_of_a_directory_is_run_by_its_name_where_that_is_not(
         (source / path.name).write_bytes(path.read_bytes())
     assert llama_runner("prepare", source, "-q", "q8_0,q4_k_m", "--root", root).code == 0
     bundle, other = tmp_path / "bundle.tar", tmp_path / "other"
-    other.mkdir()
-    (other / "bins").symlink_to(root / "bins")
+    link_builds(root, other)
     name = llama_runner("models", "list", "--json", "--root", root).json[0]["name"]
     assert llama_runner("models", "export", name, "-o", bundle, "--root", root).code == 0
     for path in (*source.iterdir(), source):

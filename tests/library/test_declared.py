@@ -62,7 +62,7 @@ def test_15_02_models_are_found_by_their_declared_names(root: Path, config: Path
 
 def test_15_02_gc_reads_every_configuration_that_was_used_with_the_root(root: Path, config: Path) -> None:
     from llama_runner.config.config import Config
-    from llama_runner.config.used_files import remember_config
+    from llama_runner.config.files_for_gc import remember_config
 
     remember_config(root / ".llama_runner", Config.load(config))
     events: list[str] = []

@@ -13,19 +13,20 @@ from typing import Any
 import pytest
 
 from llama_runner import Runner
+from llama_runner.core.artifact_record import STATE_FILE
 from llama_runner.core.errors import UsageError
-from llama_runner.core.record import STATE_FILE
 from llama_runner.core.step import Place
 from llama_runner.demo import EXAMPLES
 from llama_runner.library.gc import Collected
 from llama_runner.library.gc_rules import DAY
 from llama_runner.sources.hub.pins import Pin, PinStore
-from llama_runner.store import layout, locks
+from llama_runner.store import layout, process_locks
 from llama_runner.store.digest_cache import hash_file
 from llama_runner.store.last_use import mark_used, name_of
 from tests.conftest import MODULE, Command, says
 from tests.engine.drive import die_at
 from tests.library.stored import COMMIT, OLD, hub_model, lay, store_in
+from tests.shared_root import link_builds
 from tests.sources.gguf_files import write
 
 LATER = {"at": "2026-02-01T00:00:00Z", "kept": True}
@@ -36,7 +37,7 @@ LONG_AGO = 1_700_000_000
 def own_root(tmp_path: Path, binaries: Path) -> Path:
     """Return a root whose builds are its own."""
     root = tmp_path / "own"
-    shutil.copytree(binaries / "bins", root / "bins", symlinks=True, copy_function=os.link)
+    link_builds(binaries, root)
     return root
 
 
@@ -101,7 +102,7 @@ def test_14_04_the_locks_of_what_is_freed_go_with_it_and_those_that_are_held_sta
     old, new = two_revisions(tmp_path)
     private = tmp_path / layout.PRIVATE
     held = layout.lock_file(private, "aaaabbbbccccdddd")
-    with locks.hold(held, "download", timeout=1):
+    with process_locks.hold(held, "download", timeout=1):
         freed(tmp_path)
         assert held.exists(), "another process works on something of which there is no record yet"
     state = layout.state_lock_name(new.parent.relative_to(tmp_path).as_posix())
@@ -233,7 +234,7 @@ def test_14_04_an_artifact_that_another_process_makes_is_left_with_the_reason(tm
     old, _ = two_revisions(tmp_path)
     record = store_in(tmp_path).records(old.parent)[old.name]
     lock = layout.lock_file(tmp_path / layout.PRIVATE, record.key[3:19])
-    with locks.hold(lock, "download", timeout=1):
+    with process_locks.hold(lock, "download", timeout=1):
         found = Runner(tmp_path).gc(apply=True)
     assert found.bytes == 0
     assert f"is being worked on by process {os.getpid()}" in found.left[old.relative_to(tmp_path).as_posix()]

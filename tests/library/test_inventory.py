@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from llama_runner import Runner
-from llama_runner.core.record import STATE_FILE
+from llama_runner.core.artifact_record import STATE_FILE
 from llama_runner.core.step import Place
-from llama_runner.library.models import models_of
+from llama_runner.library.list_models import models_of
 from llama_runner.store.inventory import Inventory
 from tests.library.stored import hub_model, lay
 

@@ -14,19 +14,20 @@ from typing import Any
 import pytest
 
 from llama_runner import LockDiffers, LockResult, Runner, ServerOptions, SourceError, StoreError, UsageError
+from llama_runner.core.artifact_record import STATE_FILE
 from llama_runner.core.events import Event, Warned
 from llama_runner.core.machine_path_removal import without_paths
-from llama_runner.core.record import STATE_FILE
 from llama_runner.demo import MODEL_DIRECTORY
 from llama_runner.request.lock_differences import UNKNOWN, differences
 from llama_runner.request.lock_entry import build_form
 from llama_runner.request.lock_file import NAME, read_lock_file
 from llama_runner.request.lock_models import KEPT
 from llama_runner.store.digest_cache import payload_stamp
-from llama_runner.store.used_files import known_files
+from llama_runner.store.gc_file_lists import known_files
 from tests.conftest import MODULE, Command, says
 from tests.fakehub.hub import Hub
 from tests.fakehub.models import write_gguf
+from tests.shared_root import link_builds
 
 Make = Callable[[str], Path]
 
@@ -37,8 +38,7 @@ def new_root(tmp_path: Path, binaries: Path) -> Make:
 
     def make(name: str) -> Path:
         path = tmp_path / name
-        path.mkdir()
-        (path / "bins").symlink_to(binaries / "bins")
+        link_builds(binaries, path)
         return path
 
     return make
@@ -83,8 +83,7 @@ def test_14_07_a_lock_file_has_nothing_of_this_machine(
     tmp_path: Path, binaries: Path, file: Path, llama_runner: Command
 ) -> None:
     root = tmp_path / 'eve\'s "röot" =--x'
-    root.mkdir()
-    (root / "bins").symlink_to(binaries / "bins")
+    link_builds(binaries, root)
     model = tmp_path / "home of eve" / "my-model"
     shutil.copytree(MODEL_DIRECTORY, model)
     environment = {"USER": "eve", "LOGNAME": "eve", "HOME": str(tmp_path / "home of eve")}

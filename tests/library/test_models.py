@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from llama_runner import Runner
+from llama_runner.core.artifact_record import STATE_FILE
 from llama_runner.core.errors import UsageError
-from llama_runner.core.record import STATE_FILE
 from llama_runner.core.step import Place
 from llama_runner.demo import MODEL_DIRECTORY
 from llama_runner.library.model_details import capabilities

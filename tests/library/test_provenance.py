@@ -17,12 +17,13 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from llama_runner import Runner, UsageError
-from llama_runner.core.record import STATE_FILE
+from llama_runner.core.artifact_record import STATE_FILE
 from llama_runner.demo import MODEL_DIRECTORY
 from tests.conftest import Command, says
 from tests.fakehub.hub import Hub
 from tests.fakehub.models import write_gguf
 from tests.library.stored import COMMIT, OLD, hub_model
+from tests.shared_root import link_builds
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "data" / "provenance" / "statement.schema.json").read_text())
 
@@ -110,8 +111,7 @@ def test_14_08_safetensors_of_the_hub_lead_back_to_their_commit(hub: Hub, root: 
 
 def test_14_08_nothing_of_this_machine_is_in_it(tmp_path: Path, binaries: Path, llama_runner: Command) -> None:
     root, model = tmp_path / 'eve\'s "röot" =;x\t', tmp_path / "home of eve" / "my-model"
-    root.mkdir()
-    (root / "bins").symlink_to(binaries / "bins")
+    link_builds(binaries, root)
     shutil.copytree(MODEL_DIRECTORY, model)
     environment = {"USER": "eve", "LOGNAME": "eve", "HOME": str(model.parent)}
     assert llama_runner("prepare", model, "--root", root, env=environment).code == 0

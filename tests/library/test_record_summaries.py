@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from llama_runner import Runner
+from llama_runner.core.artifact_record import STATE_FILE, Record, format_state, parse_state
 from llama_runner.core.digest import Digest, Key
 from llama_runner.core.errors import StoreError
-from llama_runner.core.record import STATE_FILE, Record, format_state, parse_state
 from llama_runner.store import inventory, layout, record_summaries
 from llama_runner.store.inventory import Inventory
 from llama_runner.store.record_summaries import FEWEST, SummaryCache, summary_of
@@ -256,7 +256,7 @@ def test_a_summary_is_the_same_after_it_was_written(root: Path) -> None:
 def test_processes_at_once_leave_a_whole_cache(root: Path) -> None:
     code = (
         "import sys\nfrom llama_runner.store import digest_cache\ndigest_cache.RACY_NS = 0\n"
-        "from llama_runner.cli.start import main\nsys.exit(main())"
+        "from llama_runner.cli.entry_point import main\nsys.exit(main())"
     )
     words = [sys.executable, "-c", code, "models", "list", "--root", str(root)]
     processes = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) for _ in range(4)]

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from llama_runner import Runner
+from llama_runner.core.artifact_record import STATE_FILE
 from llama_runner.core.errors import StoreError, UsageError
-from llama_runner.core.record import STATE_FILE
 from llama_runner.core.step import Place
-from llama_runner.serving import registry
-from llama_runner.store import layout, locks
+from llama_runner.serving import server_registry
+from llama_runner.store import layout, process_locks
 from tests.cli.terminal import Session
 from tests.conftest import MODULE, Command, says
 from tests.engine.drive import die_at
@@ -28,7 +28,7 @@ from tests.library.stored import COMMIT, OLD, hub_model, lay, store_in
 def serving(root: Path, path: Path) -> Path:
     """Write down this process as a server with a model."""
     directory = layout.servers(root / layout.PRIVATE)
-    entry = registry.register(
+    entry = server_registry.register(
         directory, os.getpid(), {"alias": "mine", "model": str(path), "url": "http://127.0.0.1:1", "log": "logs/x.log"}
     )
     assert entry is not None
@@ -120,7 +120,7 @@ def test_14_02_what_another_process_works_on_is_left_and_said(tmp_path: Path, ll
     record = store_in(tmp_path).record(Place(path.parent.relative_to(tmp_path).as_posix(), path.name))
     assert record is not None
     lock = layout.lock_file(tmp_path / layout.PRIVATE, record.key.removeprefix("k1:")[:16])
-    with locks.hold(lock, "download", timeout=1):
+    with process_locks.hold(lock, "download", timeout=1):
         said = llama_runner("models", "remove", "org/model", "--yes", "--root", tmp_path)
     says(said, 7, "not all of org/model@0123456789ab was removed")
     assert "is being worked on by process" in said.err

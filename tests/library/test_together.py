@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +15,7 @@ from llama_runner.demo import EXAMPLES
 from llama_runner.store import layout
 from tests.conftest import REPOSITORY
 from tests.fakehub.hub import Hub
+from tests.shared_root import link_builds
 from tests.sources.gguf_files import write
 
 PROCESSES = {"prepare": 6, "serve": 3, "free": 5, "verify": 2}
@@ -46,7 +45,7 @@ def test_14_04_sixteen_processes_prepare_serve_and_free_and_some_are_killed(
     for name in ("one", "two", "three"):
         hub.repo(f"acme/{name}", {f"{name}-{kind}.gguf": content + kind.encode() for kind in ("Q4_K_M", "Q8_0")})
     root = tmp_path / "root"
-    shutil.copytree(binaries / "bins", root / "bins", symlinks=True, copy_function=os.link)
+    link_builds(binaries, root)
     children = {
         f"{what}-{number}": subprocess.Popen(
             [sys.executable, "-m", "tests.library.together", str(root), what, str(number)],

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from llama_runner import Runner
+from llama_runner.core.artifact_record import STATE_FILE
 from llama_runner.core.errors import Interrupted, UsageError
 from llama_runner.core.events import Event, LockWaiting, Noticed, StepProgress, StepStarted, Warned
-from llama_runner.core.record import STATE_FILE
 from llama_runner.core.step import Place
 from llama_runner.demo import MODEL_DIRECTORY
 from llama_runner.library.verify import Verifier
@@ -158,6 +158,25 @@ def test_14_03_files_of_a_directory_that_are_missing_added_or_changed_are_named(
     assert set(fetched(hub)) == {"config.json", "model.safetensors"}
     assert found(root) == []
     assert not (weights / "notes.txt").exists()
+
+
+def test_modules_that_python_compiled_in_a_source_tree_are_named_and_repair_deletes_only_them(tmp_path: Path) -> None:
+    place = Place("vendor/llama.cpp-b1")
+    lay(tmp_path, place, {"convert.py": b"import base", "base.py": b""}, step="unpack")
+    tree = store_in(tmp_path).path(place)
+    subprocess.run([sys.executable, "-c", "import base"], cwd=tree, check=True, env={"PATH": ""})
+    (compiled,) = tree.glob("__pycache__/*.pyc")
+    assert found(tmp_path) == [("unexpected", compiled.name)]
+    (problem,) = Runner(tmp_path).models.verify().problems
+    assert "Python wrote it" in problem.reason
+    done = Runner(tmp_path).models.verify(repair=True, offline=True)
+    assert [(each.repaired, each.note) for each in done.problems] == [(True, "it was deleted")]
+    assert sorted(path.name for path in tree.iterdir()) == [".state.json", "base.py", "convert.py"]
+    assert found(tmp_path) == []
+    compiled.parent.mkdir()
+    compiled.write_bytes(b"")
+    rot(tree / "convert.py")
+    assert found(tmp_path) == [("damaged", tree.name)], "it is not named where more than that is wrong"
 
 
 @pytest.mark.usefixtures("user_of_the_hub")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from llama_runner import History, Runner
-from llama_runner.core.record import STATE_FILE
+from llama_runner.core.artifact_record import STATE_FILE
 from llama_runner.core.step import Place
 from llama_runner.demo import MODEL_DIRECTORY
 from tests.conftest import Command, says

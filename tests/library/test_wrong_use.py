@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from llama_runner import Runner
+from llama_runner.core.artifact_record import STATE_FILE
 from llama_runner.core.errors import UsageError
-from llama_runner.core.record import STATE_FILE
 from llama_runner.core.step import Place
 from tests.conftest import Command, says
 from tests.library import foreign

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from llama_runner.core.artifact_record import Record, Stamp
 from llama_runner.core.digest import key_of, short_hash
-from llama_runner.core.record import Record, Stamp
 from llama_runner.core.step import Place
 from llama_runner.store.artifacts import Store
 from llama_runner.store.digest_cache import hash_tree

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llama_runner.system.archive_member_paths import BadArchive
 from llama_runner.system.archives import extract, members
-from llama_runner.system.member_paths import BadArchive
 from llama_runner.system.tar_stream import DamagedArchive, Limits
 
 Item = tuple[str, bytes] | tarfile.TarInfo | zipfile.ZipInfo

@@ -10,7 +10,7 @@ import pytest
 from llama_runner.core.errors import ToolError, UsageError
 from llama_runner.llama_cpp.backends import BACKENDS, BackendChoice, check_backend, choose_backend, missing_requirements
 from llama_runner.llama_cpp.gpu_detection import Gpus, NoGpu, find_gpus, try_nvcc
-from llama_runner.system.programs import find_program
+from llama_runner.system.find_programs import find_program
 
 if TYPE_CHECKING:
     from pathlib import Path

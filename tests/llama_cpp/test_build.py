@@ -18,7 +18,7 @@ from llama_runner.llama_cpp.toolchain import find_toolchain, ran_out_of_memory, 
 from llama_runner.steps.compile import MEMORY_PER_JOB, CompileLlama
 from llama_runner.store.digest_cache import hash_tree
 from llama_runner.system import hardware
-from llama_runner.system.programs import find_program
+from llama_runner.system.find_programs import find_program
 from tests.llama_cpp.tiny_llama import CMAKE_LISTS, OPTIONS, SERVER_C, Bench, compile_step, write_tree
 
 CC = find_program("cc")

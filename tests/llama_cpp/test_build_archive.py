@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
+from llama_runner.core.artifact_record import STATE_FILE
 from llama_runner.core.errors import LlamaRunnerError, SourceError, StoreError, UsageError
-from llama_runner.core.record import STATE_FILE
 from llama_runner.llama_cpp.installed_builds import BuildStore
 from llama_runner.serving.builds_in_use import open_builds
 from llama_runner.serving.smoke_test_errors import Rejected
 from llama_runner.system import hardware
-from llama_runner.system.member_paths import BadArchive
+from llama_runner.system.archive_member_paths import BadArchive
 from tests.llama_cpp.stored import HERE, lay, store_in
 
 Members = dict[str, bytes]

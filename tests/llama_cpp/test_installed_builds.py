@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from llama_runner.core.artifact_record import STATE_FILE
 from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import StoreError, UsageError
-from llama_runner.core.record import STATE_FILE
 from llama_runner.llama_cpp.build_selection import (
     DamagedChoice,
     choice_file,
@@ -24,8 +24,8 @@ from llama_runner.llama_cpp.build_selection import (
 )
 from llama_runner.llama_cpp.installed_builds import BuildIsChosen, BuildStore
 from llama_runner.serving.builds_in_use import open_builds
-from llama_runner.serving.registry import register
-from llama_runner.store import locks
+from llama_runner.serving.server_registry import register
+from llama_runner.store import process_locks
 from llama_runner.store.artifacts import Store
 from tests.llama_cpp.stored import HERE, lay, store_in
 
@@ -240,7 +240,7 @@ def test_a_build_that_another_process_makes_is_not_removed(shelf: BuildStore, st
     one = lay(store.root)
     record = store.records(one)["."]
     lock = store.private / "locks" / f"{short_hash(record.key, 16)}.lock"
-    with locks.hold(lock, "compile", timeout=0), pytest.raises(StoreError, match=f"process {os.getpid()} on"):
+    with process_locks.hold(lock, "compile", timeout=0), pytest.raises(StoreError, match=f"process {os.getpid()} on"):
         shelf.remove(one.name)
     shelf.remove(one.name)
     assert shelf.builds() == []

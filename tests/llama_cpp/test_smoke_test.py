@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from llama_runner.core.digest import Digest, Key
-    from llama_runner.core.step_protocols import Workspace
+    from llama_runner.core.step_interfaces import Workspace
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="the small programs are scripts")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the small programs are made for Linux")

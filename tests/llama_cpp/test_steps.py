@@ -29,7 +29,7 @@ from llama_runner.serving.smoke_test_errors import WrongSentence, WrongVersion
 from llama_runner.steps.fetch_wheel import FetchPackage
 from llama_runner.steps.unpack import UnpackSource
 from llama_runner.store.digest_cache import hash_file, hash_tree
-from llama_runner.system.member_paths import BadArchive
+from llama_runner.system.archive_member_paths import BadArchive
 from tests.llama_cpp.tiny_llama import OPTIONS, SERVER_C, Bench, Sources, Tree, compile_step, write_tree, write_wheel
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from llama_runner.core.artifact_record import Record
 from llama_runner.core.digest import Digest
 from llama_runner.core.errors import LlamaRunnerError, SourceError, StepError
-from llama_runner.core.record import Record
 from llama_runner.llama_cpp.release_archives import Asset, ReleaseArchive
 from llama_runner.llama_cpp.system_binaries import open_archive
 from llama_runner.request.prebuilt_graph import (
@@ -28,7 +28,7 @@ from llama_runner.request.program_facts import Release, find_archive
 from llama_runner.steps.download_archive import DownloadArchive
 from llama_runner.steps.unpack_programs import NoPrograms, UnpackPrograms
 from llama_runner.store.digest_cache import hash_file
-from llama_runner.system.member_paths import BadArchive
+from llama_runner.system.archive_member_paths import BadArchive
 from tests.llama_cpp.executable_heads import HEADS
 from tests.llama_cpp.stored import HERE
 from tests.llama_cpp.tiny_llama import Bench

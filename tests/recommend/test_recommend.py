@@ -13,8 +13,8 @@ import pytest
 from llama_runner import Runner, ServerOptions
 from llama_runner.core.errors import LlamaRunnerError, SourceError, UsageError
 from llama_runner.demo import MODEL_DIRECTORY
-from llama_runner.recommend.headers import headers_of
 from llama_runner.recommend.memory import memory_models
+from llama_runner.recommend.model_headers import headers_of
 from llama_runner.recommend.speed import copy_rate, machine_rates, reads_of
 from llama_runner.serving.llama_server.memory_check import resident_bytes
 from llama_runner.sources.quantization_types import BITS_PER_WEIGHT

@@ -12,8 +12,8 @@ from hypothesis import strategies as some
 
 from llama_runner.recommend.memory import MemoryModel, kv_bytes_of
 from llama_runner.recommend.recommendation import Candidate, Machine, Row, choose, row_of
-from llama_runner.recommend.skeleton import VOCABULARY, write_skeleton
 from llama_runner.recommend.speed import Rates, Reads, reads_of
+from llama_runner.recommend.weightless_gguf import VOCABULARY, write_skeleton
 from llama_runner.serving.llama_server.memory_estimate import Need, Room
 from llama_runner.sources.gguf_header import GgufHeader, TensorEntry, read_header
 

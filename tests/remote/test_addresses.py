@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llama_runner.core.errors import ToolError, UsageError
-from llama_runner.remote.address import open_transport, parse_address
+from llama_runner.remote.store_address import open_transport, parse_address
 from tests.remote.worlds import Files
 
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llama_runner.core.artifact_record import InvalidRecord
 from llama_runner.core.digest import Key, key_of, tree_digest
-from llama_runner.core.record import InvalidRecord
 from llama_runner.remote import manifest
 from tests.remote.worlds import Machine, graph
 

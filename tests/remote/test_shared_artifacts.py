@@ -12,7 +12,7 @@ import pytest
 from llama_runner.core.errors import StepError
 from llama_runner.core.plan import Run
 from llama_runner.core.step import Step
-from llama_runner.core.step_protocols import Workspace
+from llama_runner.core.step_interfaces import Workspace
 from llama_runner.remote import manifest
 from tests.engine.toys import File, Toy, ToyTree, World
 from tests.remote.sftp_server import SftpServer

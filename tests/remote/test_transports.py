@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner.remote.address import open_transport, parse_address
+from llama_runner.remote.store_address import open_transport, parse_address
 from llama_runner.remote.transports import FsspecTransport, TooLong, Transport
 
 NAME = "v1/parts/ab/abcd"

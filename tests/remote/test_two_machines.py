@@ -19,6 +19,7 @@ from tests.conftest import Command, says
 from tests.fakehub.hub import Hub
 from tests.remote.conftest import SECRET
 from tests.remote.worlds import Proxy
+from tests.shared_root import link_builds
 
 
 @pytest.fixture
@@ -33,8 +34,7 @@ def no_compiler(tmp_path: Path) -> dict[str, str]:
 def maker(tmp_path: Path, binaries: Path) -> Path:
     """Return a root that has programs and no models."""
     root = tmp_path / "maker"
-    root.mkdir()
-    (root / "bins").symlink_to(binaries / "bins")
+    link_builds(binaries, root)
     return root
 
 
@@ -201,8 +201,7 @@ def test_a_download_comes_from_the_remote_store(
     shutil.rmtree(tmp_path / "hf home", ignore_errors=True)
     hub.requests.clear()
     user = tmp_path / "user"
-    user.mkdir()
-    (user / "bins").symlink_to(root / "bins")
+    link_builds(root, user)
     second = llama_runner("prepare", "acme/tiny", "--root", user, "--remote-store", shared, "--json")
     assert (second.json["ran"], second.json["fetched"]) == ([], ["download"]), second
     assert not [request.path for request in hub.requests if "/resolve/" in request.path and ".gguf" in request.path]
@@ -218,8 +217,7 @@ def test_what_is_converted_from_the_hub_needs_no_weights(
     shutil.rmtree(tmp_path / "hf home", ignore_errors=True)
     hub.requests.clear()
     user = tmp_path / "user"
-    user.mkdir()
-    (user / "bins").symlink_to(root / "bins")
+    link_builds(root, user)
     second = llama_runner("prepare", "acme/demo", "--root", user, "--remote-store", shared, "--json")
     assert (second.json["ran"], second.json["fetched"]) == ([], ["quantize"]), second
     assert not [request.path for request in hub.requests if request.path.endswith(".safetensors")]

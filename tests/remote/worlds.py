@@ -14,13 +14,13 @@ from llama_runner.core.events import StepFetched, StepPushed, Warned
 from llama_runner.core.plan import Plan, Snapshot
 from llama_runner.core.remote_store import RemoteLost
 from llama_runner.core.step import Step
-from llama_runner.core.step_protocols import Workspace
+from llama_runner.core.step_interfaces import Workspace
 from llama_runner.engine.executor import Executor
 from llama_runner.engine.observer import Observer
 from llama_runner.engine.plan_outcome import Outcome
 from llama_runner.engine.push_to_remote import push
-from llama_runner.remote.address import open_transport, parse_address
 from llama_runner.remote.shared_store import SharedStore
+from llama_runner.remote.store_address import open_transport, parse_address
 from tests.engine.toys import File, Toy, ToyTree, World
 
 

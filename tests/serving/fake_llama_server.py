@@ -21,6 +21,7 @@ What it may contain (variables of ggml reach the server, others do not):
     asked: PATH             it never answers in a chat; there is such a file once somebody has asked
     stream: N               answer a chat with N events of 64 KiB, and no end if N is negative: one event, then nothing
     die_answering: N        exit with N when it is asked in a chat, or die of signal -N
+    closes: true            keep connections open, and close one without an answer when a second request comes
     no_tls: true            be built without TLS
     open: true              ask nobody for a key
 """
@@ -180,10 +181,13 @@ class Fake:
                 self.stream(connection)
                 return
             status, body = self.answer(head.split()[1], key)
+            how = "Keep-Alive: timeout=5, max=100" if "closes" in FAKE else "Connection: close"
             connection.sendall(
                 f"HTTP/1.1 {status} -\r\nServer: llama.cpp\r\nContent-Type: application/json; charset=utf-8\r\n"
-                f"Content-Length: {len(body.encode())}\r\nConnection: close\r\n\r\n{body}".encode()
+                f"Content-Length: {len(body.encode())}\r\n{how}\r\n\r\n{body}".encode()
             )
+            if "closes" in FAKE:
+                connection.recv(1)
 
     def stream(self, connection: socket.socket) -> None:
         """Answer with events; the client may leave at any time."""

@@ -26,10 +26,10 @@ from llama_runner.serving.errors import AmbiguousName, NoSuchServer, PortTaken
 from llama_runner.serving.llama_server import readiness
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec
 from llama_runner.serving.llama_server.readiness import Asked
-from llama_runner.serving.registry import running
 from llama_runner.serving.running_server import RunningServer, ensure_ready
+from llama_runner.serving.server_registry import running
 from llama_runner.serving.status_probe import look_at_all
-from llama_runner.store.locks import hold
+from llama_runner.store.process_locks import hold
 from tests.serving.play import PATIENCE_S, Stage, get, lives, spec, until, wait_gone
 
 if TYPE_CHECKING:

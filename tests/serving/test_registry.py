@@ -20,7 +20,7 @@ from llama_runner.core.errors import ExitCode, ServerError, UsageError
 from llama_runner.serving import find_and_stop
 from llama_runner.serving.errors import AmbiguousName, NoSuchServer, OutOfReach
 from llama_runner.serving.find_and_stop import known, stop
-from llama_runner.serving.registry import (
+from llama_runner.serving.server_registry import (
     elsewhere,
     failed,
     forget_ended,
@@ -234,7 +234,7 @@ NAMESPACE = """
 import json, sys
 from pathlib import Path
 from llama_runner.serving.find_and_stop import known, stop
-from llama_runner.serving.registry import running
+from llama_runner.serving.server_registry import running
 from tests.serving.play import Stage
 stage = Stage(Path(sys.argv[1]))
 server = stage.ready(alias=sys.argv[2])

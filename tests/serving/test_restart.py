@@ -17,9 +17,9 @@ from llama_runner.core.errors import LlamaRunnerError, ServerError, UsageError
 from llama_runner.serving import crash_restart, find_and_stop
 from llama_runner.serving.daemon import detach
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
-from llama_runner.serving.registry import running
 from llama_runner.serving.running_server import RunningServer
 from llama_runner.serving.server_process import Server
+from llama_runner.serving.server_registry import running
 from tests.serving.play import PATIENCE_S, Stage, get, lives, spec, until
 
 NAME = "acme/tiny"

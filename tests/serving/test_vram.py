@@ -11,8 +11,8 @@ import pytest
 from llama_runner.cli import text_output
 from llama_runner.serving.status_probe import look_at_all
 from llama_runner.system import gpu_memory
+from llama_runner.system.find_programs import find_program
 from llama_runner.system.gpu_memory import gpu_memory_of
-from llama_runner.system.programs import find_program
 from tests.serving.play import Stage, until
 
 if TYPE_CHECKING:

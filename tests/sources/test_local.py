@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from llama_runner.core.artifact_record import STATE_FILE, Record, format_state
 from llama_runner.core.digest import Digest, Key
 from llama_runner.core.errors import SourceError
-from llama_runner.core.record import STATE_FILE, Record, format_state
 from llama_runner.core.step import Place
 from llama_runner.demo import MODEL_DIRECTORY
 from llama_runner.sources.local import LocalSafetensors, artifact_directory, open_directory

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from llama_runner.convert.families.family import Family
+    from llama_runner.convert.families.family_definition import Family
 
 ARCHITECTURES = {
     "ArceeForCausalLM": "arcee.FAMILY",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert.families import decoder, llama
+from llama_runner.convert.families import decoder_parts, llama
 from llama_runner.convert.families.pooling import pooling_of
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ FAMILY = replace(
     defaults={"arcee": DEFAULTS},
     validated_rope=frozenset({"arcee"}),
     derive=derive,
-    rules=tuple(rule for rule in (*decoder.EMBEDDINGS, *llama.ATTENTION, *decoder.FEED_FORWARD)
+    rules=tuple(rule for rule in (*decoder_parts.EMBEDDINGS, *llama.ATTENTION, *decoder_parts.FEED_FORWARD)
                 if rule.name != "blk.{bid}.ffn_gate"),
     hyperparameters=write_hyperparameters,
 )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert import hyperparameters
 from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
-from llama_runner.convert.families.family import Family, Rule
+from llama_runner.convert.families.family_definition import Family, Rule
 from llama_runner.convert.families.pooling import pooling_of
 from llama_runner.convert.vocab import wordpiece
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert import hyperparameters
-from llama_runner.convert.families import decoder
-from llama_runner.convert.families.family import Family, Rule
+from llama_runner.convert.families import decoder_parts
+from llama_runner.convert.families.family_definition import Family, Rule
 
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
@@ -45,8 +45,8 @@ def with_head_norms(config: Config, block: int) -> bool:
 RULES = (
     Rule("token_embd", ("vocabulary", "width")),
     Rule("output_norm", ("width",)),
-    *(replace(rule, bias=False) for rule in decoder.ATTENTION),
-    *(replace(rule, bias=False) for rule in decoder.FEED_FORWARD[1:]),
+    *(replace(rule, bias=False) for rule in decoder_parts.ATTENTION),
+    *(replace(rule, bias=False) for rule in decoder_parts.FEED_FORWARD[1:]),
 )
 HEAD_NORMS = (
     Rule("blk.{bid}.attn_q_norm", ("heads", "head"), where=with_head_norms),
@@ -56,7 +56,7 @@ HEAD_NORMS = (
 
 def derive_first(values: dict[str, Any], model_type: str) -> dict[str, Any]:
     """Fill in the number of key heads; a named longer context takes precedence."""
-    decoder.key_heads(values, model_type)
+    decoder_parts.key_heads(values, model_type)
     if "model_max_length" in values:
         values["max_position_embeddings"] = values["model_max_length"]
     return values
@@ -64,7 +64,7 @@ def derive_first(values: dict[str, Any], model_type: str) -> dict[str, Any]:
 
 def derive_second(values: dict[str, Any], model_type: str) -> dict[str, Any]:
     """Fill in the number of key heads and the head size."""
-    decoder.key_heads(values, model_type)
+    decoder_parts.key_heads(values, model_type)
     width, heads = values["hidden_size"], values["num_attention_heads"]
     if type(width) is int and type(heads) is int and heads > 0:
         values["head_dim"] = width // heads
@@ -98,10 +98,10 @@ COHERE = Family(
     new_rope=frozenset({"cohere"}),
     derive=derive_first,
     rules=(*RULES, *HEAD_NORMS),
-    dimensions=decoder.dimensions,
-    rename=decoder.rename,
+    dimensions=decoder_parts.dimensions,
+    rename=decoder_parts.rename,
     hyperparameters=write_first,
-    vocabulary=decoder.byte_level,
+    vocabulary=decoder_parts.byte_level,
 )
 COHERE2 = replace(
     COHERE,

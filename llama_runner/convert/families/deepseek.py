@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert import hyperparameters
 from llama_runner.convert.errors import BadHyperparameter
-from llama_runner.convert.families import decoder
-from llama_runner.convert.families.family import Family, Rule
+from llama_runner.convert.families import decoder_parts
+from llama_runner.convert.families.family_definition import Family, Rule
 from llama_runner.convert.model_config import Config, full_rope
 from llama_runner.convert.tensor_plan import NUMBER
 from llama_runner.convert.tensor_rows import Rows, part
@@ -126,7 +126,7 @@ def value_rows(sizes: Mapping[str, int]) -> Rows:
 
 
 RULES = (
-    *decoder.EMBEDDINGS,
+    *decoder_parts.EMBEDDINGS,
     Rule("blk.{bid}.attn_norm", ("width",)),
     Rule("blk.{bid}.attn_q", ("queries", "width"), where=direct),
     Rule("blk.{bid}.attn_q_a", ("query_latent", "width"), where=compressed),
@@ -137,11 +137,11 @@ RULES = (
     Rule("blk.{bid}.attn_k_b", ("heads", "latent", "key"), stored=("both", "latent"), rows=key_rows, transposed=True),
     Rule("blk.{bid}.attn_v_b", ("heads", "value", "latent"), stored=("both", "latent"), rows=value_rows),
     Rule("blk.{bid}.attn_output", ("width", "values")),
-    decoder.FEED_FORWARD[0],
-    *(replace(rule, bias=False, where=dense) for rule in decoder.FEED_FORWARD[1:]),
-    replace(decoder.ROUTER, where=sparse),
+    decoder_parts.FEED_FORWARD[0],
+    *(replace(rule, bias=False, where=dense) for rule in decoder_parts.FEED_FORWARD[1:]),
+    replace(decoder_parts.ROUTER, where=sparse),
     Rule("blk.{bid}.exp_probs_b", ("experts",), bias=True, optional=True, where=sparse),
-    *(replace(rule, where=sparse) for rule in decoder.EXPERTS),
+    *(replace(rule, where=sparse) for rule in decoder_parts.EXPERTS),
     Rule("blk.{bid}.ffn_gate_shexp", ("shared_inner", "width"), where=shared),
     Rule("blk.{bid}.ffn_up_shexp", ("shared_inner", "width"), where=shared),
     Rule("blk.{bid}.ffn_down_shexp", ("width", "shared_inner"), where=shared),
@@ -184,7 +184,7 @@ def rename(name: str, config: Config) -> str | None:
         return None
     if name.endswith(CORRECTION):
         name = f"{name.removesuffix('_bias')}.bias"
-    return decoder.rename(name, config)
+    return decoder_parts.rename(name, config)
 
 
 def write_hyperparameters(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
@@ -222,7 +222,7 @@ def _write_experts(values: KeyValues, config: Config) -> None:
 
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
     """Fill in the number of key heads and the head size, which is the rotated part."""
-    decoder.key_heads(values, model_type)
+    decoder_parts.key_heads(values, model_type)
     values["head_dim"] = values["qk_rope_head_dim"]
     return values
 
@@ -236,7 +236,7 @@ FAMILY = Family(
     dimensions=dimensions,
     rename=rename,
     hyperparameters=write_hyperparameters,
-    vocabulary=decoder.byte_level,
+    vocabulary=decoder_parts.byte_level,
     targets={"model.layers.{bid}.self_attn.kv_b_proj": ("blk.{bid}.attn_k_b", "blk.{bid}.attn_v_b")},
-    stacks=decoder.STACKS,
+    stacks=decoder_parts.STACKS,
 )

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert.families import decoder
-from llama_runner.convert.families.family import Family
+from llama_runner.convert.families import decoder_parts
+from llama_runner.convert.families.family_definition import Family
 
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
@@ -37,19 +37,19 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
     """Fill in the number of key heads and the head size if they are null."""
-    values = decoder.key_heads(values, model_type)
-    decoder.head_from_width(values)
+    values = decoder_parts.key_heads(values, model_type)
+    decoder_parts.head_from_width(values)
     return values
 
 
 def rename(name: str, config: Config) -> str | None:
     """Translate the prefix of the first checkpoints."""
-    return decoder.rename(name.replace("ernie.", "model."), config)
+    return decoder_parts.rename(name.replace("ernie.", "model."), config)
 
 
 def write_vocabulary(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:
     """Write tokenizer.model's vocabulary, and whether a space is added before a text."""
-    vocabulary = decoder.sentence_pieces(values, config, source)
+    vocabulary = decoder_parts.sentence_pieces(values, config, source)
     settings = source.optional_object("tokenizer_config.json")
     if "add_prefix_space" in settings:
         values.boolean("tokenizer.ggml.add_space_prefix", settings["add_prefix_space"])
@@ -61,9 +61,9 @@ FAMILY = Family(
     defaults=DEFAULTS,
     validated_rope=frozenset({"ernie4_5"}),
     derive=derive,
-    rules=(*decoder.EMBEDDINGS, *decoder.ATTENTION, *decoder.FEED_FORWARD),
-    dimensions=decoder.dimensions,
+    rules=(*decoder_parts.EMBEDDINGS, *decoder_parts.ATTENTION, *decoder_parts.FEED_FORWARD),
+    dimensions=decoder_parts.dimensions,
     rename=rename,
-    hyperparameters=decoder.write_text_model,
+    hyperparameters=decoder_parts.write_text_model,
     vocabulary=write_vocabulary,
 )

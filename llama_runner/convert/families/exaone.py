@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert import hyperparameters
 from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
-from llama_runner.convert.families import decoder, llama
-from llama_runner.convert.families.family import Family, Rule
+from llama_runner.convert.families import decoder_parts, llama
+from llama_runner.convert.families.family_definition import Family, Rule
 
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
@@ -36,11 +36,11 @@ FOURTH_DEFAULTS: dict[str, Any] = {
     "tie_word_embeddings": False,
 }
 FOURTH_RULES = (
-    *decoder.EMBEDDINGS,
-    *decoder.ATTENTION[1:],
-    *decoder.HEAD_NORMS,
+    *decoder_parts.EMBEDDINGS,
+    *decoder_parts.ATTENTION[1:],
+    *decoder_parts.HEAD_NORMS,
     Rule("blk.{bid}.post_attention_norm", ("width",)),
-    *decoder.FEED_FORWARD[1:],
+    *decoder_parts.FEED_FORWARD[1:],
     Rule("blk.{bid}.post_ffw_norm", ("width",)),
 )
 
@@ -63,7 +63,7 @@ def write_third(values: KeyValues, config: Config, source: ModelDirectory, file_
     if config.find("activation_function") != "silu":
         raise UnsupportedOption("activation_function in config.json", config.find("activation_function"))
     hyperparameters.write(values, config, file_type)
-    share = decoder.rotary_share(config) if config.rope.get("partial_rotary_factor") is not None else 1.0
+    share = decoder_parts.rotary_share(config) if config.rope.get("partial_rotary_factor") is not None else 1.0
     size = config.integer("hidden_size") // config.integer("num_attention_heads")
     values.uint32("{arch}.rope.dimension_count", int(share * size))
 
@@ -82,11 +82,11 @@ def write_fourth(values: KeyValues, config: Config, source: ModelDirectory, file
 EXAONE = Family(
     name="exaone",
     defaults={"exaone": {}},
-    rules=(*decoder.EMBEDDINGS, *decoder.ATTENTION, *decoder.FEED_FORWARD),
-    dimensions=decoder.dimensions,
-    rename=decoder.rename,
+    rules=(*decoder_parts.EMBEDDINGS, *decoder_parts.ATTENTION, *decoder_parts.FEED_FORWARD),
+    dimensions=decoder_parts.dimensions,
+    rename=decoder_parts.rename,
     hyperparameters=write_third,
-    vocabulary=decoder.byte_level,
+    vocabulary=decoder_parts.byte_level,
     made=llama.rope_frequencies,
 )
 EXAONE4 = replace(

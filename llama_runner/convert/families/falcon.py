@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.errors import BadHyperparameter
-from llama_runner.convert.families import decoder
-from llama_runner.convert.families.family import Family, Rule
+from llama_runner.convert.families import decoder_parts
+from llama_runner.convert.families.family_definition import Family, Rule
 from llama_runner.convert.tensor_rows import part
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def dimensions(config: Config) -> dict[str, int]:
     if width % heads:
         raise BadHyperparameter("num_attention_heads", f"is {heads}, which does not divide {width}")
     return {
-        "blocks": config.integer(*decoder.BLOCKS),
+        "blocks": config.integer(*decoder_parts.BLOCKS),
         "vocabulary": config.integer("vocab_size"),
         "width": width,
         "inner": 4 * width,
@@ -104,7 +104,7 @@ def write_hyperparameters(values: KeyValues, config: Config, source: ModelDirect
     values.string("{arch}.tensor_data_layout", "jploski")
     values.uint32("{arch}.embedding_length", width)
     values.uint32("{arch}.feed_forward_length", 4 * width)
-    values.uint32("{arch}.block_count", config.integer(*decoder.BLOCKS))
+    values.uint32("{arch}.block_count", config.integer(*decoder_parts.BLOCKS))
     values.uint32("{arch}.attention.head_count", config.integer(*HEADS))
     values.uint32("{arch}.attention.head_count_kv", key_heads(config))
     values.float32("{arch}.attention.layer_norm_epsilon", config.number("layer_norm_epsilon"))
@@ -117,7 +117,7 @@ FAMILY = Family(
     derive=derive,
     rules=RULES,
     dimensions=dimensions,
-    rename=decoder.rename,
+    rename=decoder_parts.rename,
     hyperparameters=write_hyperparameters,
-    vocabulary=decoder.byte_level,
+    vocabulary=decoder_parts.byte_level,
 )

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert import hyperparameters
 from llama_runner.convert.errors import UnsupportedOption
-from llama_runner.convert.families import decoder
-from llama_runner.convert.families.family import Family, Rule
+from llama_runner.convert.families import decoder_parts
+from llama_runner.convert.families.family_definition import Family, Rule
 from llama_runner.convert.vocab import special_tokens
 
 if TYPE_CHECKING:
@@ -74,15 +74,15 @@ RULES = (
     Rule("token_embd", ("vocabulary", "width")),
     Rule("output_norm", ("width",), shift=1.0),
     Rule("blk.{bid}.attn_norm", ("width",), shift=1.0),
-    *decoder.ATTENTION[1:],
+    *decoder_parts.ATTENTION[1:],
     Rule("blk.{bid}.ffn_norm", ("width",), shift=1.0),
-    *decoder.FEED_FORWARD[1:],
+    *decoder_parts.FEED_FORWARD[1:],
 )
 POST_NORMS = (
     Rule("blk.{bid}.post_attention_norm", ("width",), shift=1.0),
     Rule("blk.{bid}.post_ffw_norm", ("width",), shift=1.0),
 )
-HEAD_NORMS = tuple(replace(rule, shift=1.0) for rule in decoder.HEAD_NORMS)
+HEAD_NORMS = tuple(replace(rule, shift=1.0) for rule in decoder_parts.HEAD_NORMS)
 ROWS: tuple[hyperparameters.Row, ...] = (
     ("context_length", "uint32", ("max_position_embeddings",)),
     ("embedding_length", "uint32", ("hidden_size",)),
@@ -103,7 +103,7 @@ CODE_GEMMA = {"prefix": 67, "suffix": 69, "middle": 68, "fsep": 70, "eot": 107} 
 
 def rename(name: str, config: Config) -> str | None:
     """Drop the output matrix, which is the embedding."""
-    return None if name == "lm_head.weight" else decoder.rename(name, config)
+    return None if name == "lm_head.weight" else decoder_parts.rename(name, config)
 
 
 def write_first(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
@@ -133,14 +133,14 @@ def write_third(values: KeyValues, config: Config, source: ModelDirectory, file_
 
 def write_pieces(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:
     """Write the vocabulary of tokenizer.model, without a space before a text."""
-    vocabulary = decoder.sentence_pieces(values, config, source)
+    vocabulary = decoder_parts.sentence_pieces(values, config, source)
     values.boolean("tokenizer.ggml.add_space_prefix", value=False)
     return vocabulary
 
 
 def write_first_pieces(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:
     """Write the vocabulary with CodeGemma's fill-in-the-middle tokens."""
-    vocabulary = decoder.sentence_pieces(values, config, source)
+    vocabulary = decoder_parts.sentence_pieces(values, config, source)
     special_tokens.write(values, source, kinds=tuple(CODE_GEMMA), preset=CODE_GEMMA)
     values.boolean("tokenizer.ggml.add_space_prefix", value=False)
     return vocabulary
@@ -150,7 +150,7 @@ GEMMA = Family(
     name="gemma",
     defaults={"gemma": DEFAULTS["gemma"]},
     rules=RULES,
-    dimensions=decoder.dimensions,
+    dimensions=decoder_parts.dimensions,
     rename=rename,
     hyperparameters=write_first,
     vocabulary=write_first_pieces,
@@ -170,6 +170,6 @@ GEMMA3 = replace(
     validated_rope=frozenset({"gemma3_text"}),
     new_rope=frozenset({"gemma3_text"}),
     rules=(*RULES, *POST_NORMS, *HEAD_NORMS, Rule("output", ("vocabulary", "width"), optional=True)),
-    rename=decoder.rename,
+    rename=decoder_parts.rename,
     hyperparameters=write_third,
 )

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert import hyperparameters
 from llama_runner.convert.errors import BadVocabulary, UnsupportedOption
-from llama_runner.convert.families import decoder
-from llama_runner.convert.families.family import Family, Rule
+from llama_runner.convert.families import decoder_parts
+from llama_runner.convert.families.family_definition import Family, Rule
 from llama_runner.convert.model_config import Config
 from llama_runner.convert.vocab import bpe
 from llama_runner.convert.vocab.tokenizer import Tokenizer
@@ -78,7 +78,7 @@ def predicting(config: Config) -> int:
 
 def predicts(config: Config, block: int) -> bool:
     """Return whether the block is a multi-token prediction block."""
-    return block >= config.integer(*decoder.BLOCKS)
+    return block >= config.integer(*decoder_parts.BLOCKS)
 
 
 def dense(config: Config, block: int) -> bool:
@@ -97,8 +97,8 @@ def shared(config: Config, block: int) -> bool:
 
 
 FIRST_RULES = (
-    *decoder.EMBEDDINGS,
-    *decoder.ATTENTION,
+    *decoder_parts.EMBEDDINGS,
+    *decoder_parts.ATTENTION,
     Rule("blk.{bid}.ffn_norm", ("width",)),
     Rule("blk.{bid}.ffn_up", ("gates_and_inner", "width")),
     Rule("blk.{bid}.ffn_down", ("width", "inner")),
@@ -109,14 +109,14 @@ RULES_OF_4 = (
     Rule("blk.{bid}.post_ffw_norm", ("width",)),
 )
 SPARSE_RULES = (
-    *decoder.EMBEDDINGS,
-    *decoder.ATTENTION,
-    *(replace(rule, optional=True) for rule in decoder.HEAD_NORMS),
+    *decoder_parts.EMBEDDINGS,
+    *decoder_parts.ATTENTION,
+    *(replace(rule, optional=True) for rule in decoder_parts.HEAD_NORMS),
     Rule("blk.{bid}.post_attention_norm", ("width",)),
-    *(replace(rule, bias=False, where=dense) for rule in decoder.FEED_FORWARD[1:]),
-    replace(decoder.ROUTER, where=sparse),
+    *(replace(rule, bias=False, where=dense) for rule in decoder_parts.FEED_FORWARD[1:]),
+    replace(decoder_parts.ROUTER, where=sparse),
     Rule("blk.{bid}.exp_probs_b", ("experts",), bias=True, optional=True, where=sparse),
-    *(replace(rule, where=sparse) for rule in decoder.EXPERTS),
+    *(replace(rule, where=sparse) for rule in decoder_parts.EXPERTS),
     Rule("blk.{bid}.ffn_gate_shexp", ("shared_inner", "width"), where=shared),
     Rule("blk.{bid}.ffn_up_shexp", ("shared_inner", "width"), where=shared),
     Rule("blk.{bid}.ffn_down_shexp", ("width", "shared_inner"), where=shared),
@@ -133,13 +133,13 @@ def dimensions(config: Config) -> dict[str, int]:
     """Return the sizes that the shapes of the rules name."""
     if "mrope_section" in config.rope:
         raise UnsupportedOption("rope_scaling.mrope_section in config.json", config.rope["mrope_section"])
-    sizes = decoder.dimensions(config)
+    sizes = decoder_parts.dimensions(config)
     return {**sizes, "gates_and_inner": 2 * sizes["inner"]}
 
 
 def sparse_dimensions(config: Config) -> dict[str, int]:
     """Return the sizes with experts and multi-token prediction blocks."""
-    sizes = decoder.dimensions(config)
+    sizes = decoder_parts.dimensions(config)
     inner = config.integer("moe_intermediate_size")
     return {
         **sizes,
@@ -155,13 +155,13 @@ def rename_sparse(name: str, config: Config) -> str | None:
     """Keep the name; the correction of the router's scores is a bias."""
     if name.endswith(CORRECTION):
         name = f"{name.removesuffix('_bias')}.bias"
-    return decoder.rename(name, config)
+    return decoder_parts.rename(name, config)
 
 
 def rotated(config: Config, size: int) -> int:
     """Return the number of rotated elements of a head."""
     share = config.rope.get("partial_rotary_factor")
-    return int(size * (HALF if share is None else decoder.rotary_share(config)))
+    return int(size * (HALF if share is None else decoder_parts.rotary_share(config)))
 
 
 def write_first(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
@@ -172,7 +172,7 @@ def write_first(values: KeyValues, config: Config, source: ModelDirectory, file_
         ("context_length", ("seq_length",), width),
         ("embedding_length", (), width),
         ("feed_forward_length", ("ffn_hidden_size", "intermediate_size"), 4 * width),
-        ("block_count", (), config.integer(*decoder.BLOCKS)),
+        ("block_count", (), config.integer(*decoder_parts.BLOCKS)),
         ("attention.head_count", (), heads),
         ("attention.head_count_kv", ("multi_query_group_num", "num_key_value_heads"), heads),
     )
@@ -195,12 +195,12 @@ def write_4(values: KeyValues, config: Config, source: ModelDirectory, file_type
     """Write the text model's hyperparameters and the rotated part of a head."""
     del source
     hyperparameters.write(values, config, file_type)
-    values.uint32("{arch}.rope.dimension_count", rotated(config, decoder.head_size(config)))
+    values.uint32("{arch}.rope.dimension_count", rotated(config, decoder_parts.head_size(config)))
 
 
 def write_sparse(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
     """Write the hyperparameters with experts and multi-token prediction blocks, which count as blocks."""
-    blocks = config.integer(*decoder.BLOCKS) + predicting(config)
+    blocks = config.integer(*decoder_parts.BLOCKS) + predicting(config)
     write_4(values, Config(config.architecture, {**config.values, "num_hidden_layers": blocks}), source, file_type)
     experts = (
         ("expert_count", "uint32", ("n_routed_experts",)),
@@ -248,7 +248,7 @@ GLM = Family(
     defaults={"glm": DENSE},
     rules=FIRST_RULES,
     dimensions=dimensions,
-    rename=decoder.rename,
+    rename=decoder_parts.rename,
     hyperparameters=write_first,
     vocabulary=vocabulary_of_first,
 )
@@ -270,5 +270,5 @@ GLM4MOE = replace(
     rename=rename_sparse,
     hyperparameters=write_sparse,
     vocabulary=vocabulary_of_sparse,
-    stacks=decoder.STACKS,
+    stacks=decoder_parts.STACKS,
 )

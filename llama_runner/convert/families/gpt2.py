@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert.families import decoder
-from llama_runner.convert.families.family import Family, Rule
+from llama_runner.convert.families import decoder_parts
+from llama_runner.convert.families.family_definition import Family, Rule
 
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
@@ -55,7 +55,7 @@ def dimensions(config: Config) -> dict[str, int]:
 
 def rename(name: str, config: Config) -> str | None:
     """Drop the masks."""
-    return None if name.endswith(MASKS) else decoder.rename(name, config)
+    return None if name.endswith(MASKS) else decoder_parts.rename(name, config)
 
 
 def write_hyperparameters(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
@@ -78,5 +78,5 @@ FAMILY = Family(
     dimensions=dimensions,
     rename=rename,
     hyperparameters=write_hyperparameters,
-    vocabulary=decoder.byte_level,
+    vocabulary=decoder_parts.byte_level,
 )

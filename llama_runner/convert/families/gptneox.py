@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert.families import decoder
-from llama_runner.convert.families.family import Family, Rule
+from llama_runner.convert.families import decoder_parts
+from llama_runner.convert.families.family_definition import Family, Rule
 from llama_runner.convert.model_config import as_object, share
 from llama_runner.convert.tensor_rows import Rows
 
@@ -56,7 +56,7 @@ def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
 
 def dimensions(config: Config) -> dict[str, int]:
     """Return the sizes that the shapes of the rules name."""
-    return {**decoder.dimensions(config), "fused": 3 * config.integer("hidden_size")}
+    return {**decoder_parts.dimensions(config), "fused": 3 * config.integer("hidden_size")}
 
 
 def write_hyperparameters(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
@@ -83,7 +83,7 @@ FAMILY = Family(
     derive=derive,
     rules=RULES,
     dimensions=dimensions,
-    rename=decoder.rename,
+    rename=decoder_parts.rename,
     hyperparameters=write_hyperparameters,
-    vocabulary=decoder.byte_level,
+    vocabulary=decoder_parts.byte_level,
 )

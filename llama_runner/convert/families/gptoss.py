@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.convert import hyperparameters
 from llama_runner.convert.dequantize import Mxfp4Tensor, Transposed
 from llama_runner.convert.errors import BrokenQuantization
-from llama_runner.convert.families import decoder
-from llama_runner.convert.families.family import Family, Rule
+from llama_runner.convert.families import decoder_parts
+from llama_runner.convert.families.family_definition import Family, Rule
 from llama_runner.convert.tensor_rows import Rows, every
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from llama_runner.convert.families.family import Sizes
+    from llama_runner.convert.families.family_definition import Sizes
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
     from llama_runner.convert.model_directory import ModelDirectory
@@ -83,19 +83,19 @@ def combine(tensors: Sequence[Tensor]) -> list[Tensor]:
 def rename(name: str, config: Config) -> str | None:
     """Add the suffix of the tensor's kind."""
     ending = next((ending for ending in RENAMED if name.endswith(ending)), None)
-    return decoder.rename(name.removesuffix(ending) + RENAMED[ending] if ending else name, config)
+    return decoder_parts.rename(name.removesuffix(ending) + RENAMED[ending] if ending else name, config)
 
 
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
     """Fill in the number of key heads and the head size if they are null."""
-    decoder.key_heads(values, model_type)
-    decoder.head_from_width(values)
+    decoder_parts.key_heads(values, model_type)
+    decoder_parts.head_from_width(values)
     return values
 
 
 def dimensions(config: Config) -> dict[str, int]:
     """Return the sizes that the shapes of the rules name."""
-    sizes = decoder.dimensions(config)
+    sizes = decoder_parts.dimensions(config)
     return {**sizes, "experts": config.integer("num_local_experts"), "both": 2 * sizes["inner"]}
 
 
@@ -113,8 +113,8 @@ FAMILY = Family(
     validated_rope=frozenset({"gpt_oss"}),
     derive=derive,
     rules=(
-        *decoder.EMBEDDINGS,
-        *decoder.ATTENTION,
+        *decoder_parts.EMBEDDINGS,
+        *decoder_parts.ATTENTION,
         Rule("blk.{bid}.attn_sinks", ("heads",)),
         Rule("blk.{bid}.post_attention_norm", ("width",)),
         Rule("blk.{bid}.ffn_gate_inp", ("experts", "width"), needs_bias=True),
@@ -134,6 +134,6 @@ FAMILY = Family(
     rename=rename,
     combine=combine,
     hyperparameters=write,
-    vocabulary=decoder.byte_level,
+    vocabulary=decoder_parts.byte_level,
     targets={"model.layers.{bid}.mlp.experts.gate_up_proj": ("blk.{bid}.ffn_gate_exps", "blk.{bid}.ffn_up_exps")},
 )

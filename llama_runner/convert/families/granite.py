@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert.families import decoder, llama
-from llama_runner.convert.families.family import Rule
+from llama_runner.convert.families import decoder_parts, llama
+from llama_runner.convert.families.family_definition import Rule
 from llama_runner.convert.tensor_rows import part
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ SHARED_GATE_AND_UP = (
     ("up", lambda s: part(s["shared_inner"], start=s["shared_inner"], of=2 * s["shared_inner"])),
 )
 EXPERTS = (
-    decoder.ROUTER,
+    decoder_parts.ROUTER,
     Rule(
         "blk.{bid}.ffn_gate_exps",
         ("experts", "inner", "width"),
@@ -107,12 +107,12 @@ TARGETS = {
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
     """Fill in the number of key heads; a head size is ignored."""
     values.pop("head_dim", None)
-    return decoder.key_heads(values, model_type)
+    return decoder_parts.key_heads(values, model_type)
 
 
 def sparse_dimensions(config: Config) -> dict[str, int]:
     """Return the sizes that the shapes of the rules name, including experts."""
-    sizes = decoder.dimensions(config)
+    sizes = decoder_parts.dimensions(config)
     sizes.update(both_inner=2 * sizes["inner"], experts=config.integer("num_local_experts"))
     inner = config.integer("shared_intermediate_size") if shared(config, 0) else 1
     return {**sizes, "shared_inner": inner, "shared_both": 2 * inner}
@@ -143,7 +143,7 @@ GRANITEMOE = replace(
     defaults={"granitemoe": SPARSE, "granitemoeshared": {**SPARSE, "shared_intermediate_size": 0}},
     validated_rope=frozenset({"granitemoe", "granitemoeshared"}),
     new_rope=frozenset({"granitemoe", "granitemoeshared"}),
-    rules=(*decoder.EMBEDDINGS, *llama.ATTENTION, decoder.FEED_FORWARD[0], *EXPERTS),
+    rules=(*decoder_parts.EMBEDDINGS, *llama.ATTENTION, decoder_parts.FEED_FORWARD[0], *EXPERTS),
     dimensions=sparse_dimensions,
     targets=TARGETS,
 )

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert import hyperparameters
 from llama_runner.convert.errors import BadHyperparameter
-from llama_runner.convert.families import decoder
-from llama_runner.convert.families.family import Family
+from llama_runner.convert.families import decoder_parts
+from llama_runner.convert.families.family_definition import Family
 
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
@@ -46,14 +46,14 @@ SEVERAL = 2
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
     """Fill in the number of key heads; a number of experts is ignored."""
     values.pop("num_experts", None)
-    return decoder.key_heads(values, model_type)
+    return decoder_parts.key_heads(values, model_type)
 
 
 def rename(name: str, config: Config) -> str | None:
     """Drop an output matrix that is a copy of the embedding."""
     if name == "lm_head.weight" and config.find("tie_word_embeddings"):
         return None
-    return decoder.rename(name, config)
+    return decoder_parts.rename(name, config)
 
 
 def write_hyperparameters(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
@@ -82,7 +82,7 @@ def write_hyperparameters(values: KeyValues, config: Config, source: ModelDirect
 
 def write_vocabulary(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:
     """Write a byte-level BPE; the first of several EOS tokens in generation_config.json ends a turn."""
-    vocabulary = decoder.byte_level(values, config, source)
+    vocabulary = decoder_parts.byte_level(values, config, source)
     ends = source.optional_object("generation_config.json").get("eos_token_id")
     if isinstance(ends, list) and len(ends) >= SEVERAL:
         values.uint32("tokenizer.ggml.eot_token_id", ends[0])
@@ -94,12 +94,12 @@ FAMILY = Family(
     defaults=DEFAULTS,
     derive=derive,
     rules=(
-        *decoder.EMBEDDINGS,
-        *decoder.ATTENTION,
-        *(replace(rule, optional=True) for rule in decoder.HEAD_NORMS),
-        *decoder.FEED_FORWARD,
+        *decoder_parts.EMBEDDINGS,
+        *decoder_parts.ATTENTION,
+        *(replace(rule, optional=True) for rule in decoder_parts.HEAD_NORMS),
+        *decoder_parts.FEED_FORWARD,
     ),
-    dimensions=decoder.dimensions,
+    dimensions=decoder_parts.dimensions,
     rename=rename,
     hyperparameters=write_hyperparameters,
     vocabulary=write_vocabulary,

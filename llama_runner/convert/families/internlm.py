@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.errors import MissingFile, TooManyTokens, UnsupportedOption
-from llama_runner.convert.families import decoder
-from llama_runner.convert.families.family import Family, Rule
+from llama_runner.convert.families import decoder_parts
+from llama_runner.convert.families.family_definition import Family, Rule
 from llama_runner.convert.tensor_rows import Rows, part
 from llama_runner.convert.vocab import Vocabulary, protobuf, special_tokens
 from llama_runner.convert.vocab.token_types import CONTROL, NORMAL, UNUSED, USER_DEFINED
@@ -47,7 +47,7 @@ def values_of(sizes: Mapping[str, int]) -> Rows:
 
 
 RULES = (
-    *decoder.EMBEDDINGS,
+    *decoder_parts.EMBEDDINGS,
     Rule("blk.{bid}.attn_norm", ("width",)),
     Rule("blk.{bid}.attn_q", ("queries", "width"), stored=("fused", "width"), rows=queries),
     Rule("blk.{bid}.attn_k", ("keys", "width"), stored=("fused", "width"), rows=keys),
@@ -74,7 +74,7 @@ def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
 
 def dimensions(config: Config) -> dict[str, int]:
     """Return the sizes that the shapes of the rules name."""
-    sizes = decoder.dimensions(config)
+    sizes = decoder_parts.dimensions(config)
     return {**sizes, "fused": sizes["queries"] + 2 * sizes["keys"]}
 
 
@@ -117,8 +117,8 @@ FAMILY = Family(
     derive=derive,
     rules=RULES,
     dimensions=dimensions,
-    rename=decoder.rename,
-    hyperparameters=decoder.write_text_model,
+    rename=decoder_parts.rename,
+    hyperparameters=decoder_parts.write_text_model,
     vocabulary=write_vocabulary,
     targets={FUSED: ("blk.{bid}.attn_q", "blk.{bid}.attn_k", "blk.{bid}.attn_v")},
 )

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert import hyperparameters
 from llama_runner.convert.errors import BadHyperparameter
-from llama_runner.convert.families import decoder
-from llama_runner.convert.families.family import Family, Rule
+from llama_runner.convert.families import decoder_parts
+from llama_runner.convert.families.family_definition import Family, Rule
 
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
@@ -59,7 +59,7 @@ def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
 
 def kinds_of_blocks(config: Config) -> list[str]:
     """Return the kind of each block."""
-    kinds, blocks = config.find("layer_types"), config.integer(*decoder.BLOCKS)
+    kinds, blocks = config.find("layer_types"), config.integer(*decoder_parts.BLOCKS)
     if not isinstance(kinds, list) or len(kinds) != blocks or not all(isinstance(kind, str) for kind in kinds):
         raise BadHyperparameter("layer_types", f"is {kinds!r}, a kind for each of {blocks} blocks is expected")
     return kinds
@@ -90,7 +90,7 @@ def inner_size(config: Config) -> int:
 
 def dimensions(config: Config) -> dict[str, int]:
     """Return the sizes that the shapes of the rules name."""
-    sizes = decoder.dimensions(config)
+    sizes = decoder_parts.dimensions(config)
     kinds_of_blocks(config)
     cache = config.integer("conv_L_cache")
     return {**sizes, "inner": inner_size(config), "cache": cache, "one": 1, "gates": 3 * sizes["width"]}
@@ -109,15 +109,15 @@ def write_hyperparameters(values: KeyValues, config: Config, source: ModelDirect
 
 
 RULES = (
-    decoder.EMBEDDINGS[0],
+    decoder_parts.EMBEDDINGS[0],
     Rule("token_embd_norm", ("width",)),  # llama.cpp's name of the last norm here
-    decoder.EMBEDDINGS[2],
-    decoder.ATTENTION[0],
-    *(replace(rule, bias=False, where=attends) for rule in (*decoder.ATTENTION[1:], *decoder.HEAD_NORMS)),
+    decoder_parts.EMBEDDINGS[2],
+    decoder_parts.ATTENTION[0],
+    *(replace(rule, bias=False, where=attends) for rule in (*decoder_parts.ATTENTION[1:], *decoder_parts.HEAD_NORMS)),
     Rule("blk.{bid}.shortconv.conv", ("width", "cache"), stored=("width", "one", "cache"), where=convolves),
     Rule("blk.{bid}.shortconv.in_proj", ("gates", "width"), where=convolves),
     Rule("blk.{bid}.shortconv.out_proj", ("width", "width"), where=convolves),
-    *(replace(rule, bias=False) for rule in decoder.FEED_FORWARD),
+    *(replace(rule, bias=False) for rule in decoder_parts.FEED_FORWARD),
 )
 FAMILY = Family(
     name="lfm2",
@@ -125,7 +125,7 @@ FAMILY = Family(
     derive=derive,
     rules=RULES,
     dimensions=dimensions,
-    rename=decoder.rename,
+    rename=decoder_parts.rename,
     hyperparameters=write_hyperparameters,
-    vocabulary=decoder.byte_level,
+    vocabulary=decoder_parts.byte_level,
 )

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert import hyperparameters
 from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
-from llama_runner.convert.families import decoder
-from llama_runner.convert.families.family import ComputedTensor, Family, Rule
+from llama_runner.convert.families import decoder_parts
+from llama_runner.convert.families.family_definition import ComputedTensor, Family, Rule
 from llama_runner.convert.model_config import full_rope
 from llama_runner.convert.vocab import bpe, byte_fallback, sentencepiece, special_tokens
 from llama_runner.convert.vocab.tokenizer import Tokenizer
@@ -72,12 +72,12 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 ATTENTION = tuple(
     replace(rule, heads={"attn_q": "heads", "attn_k": "kv_heads"}.get(rule.name.rpartition(".")[2]))
-    for rule in decoder.ATTENTION
+    for rule in decoder_parts.ATTENTION
 )
-RULES = (*decoder.EMBEDDINGS, *ATTENTION, *decoder.FEED_FORWARD)
+RULES = (*decoder_parts.EMBEDDINGS, *ATTENTION, *decoder_parts.FEED_FORWARD)
 MIXTRAL_EXPERTS = (
     Rule("blk.{bid}.ffn_norm", ("width",)),
-    decoder.ROUTER,
+    decoder_parts.ROUTER,
     Rule("blk.{bid}.ffn_gate_exps", ("experts", "inner", "width")),
     Rule("blk.{bid}.ffn_down_exps", ("experts", "width", "inner")),
     Rule("blk.{bid}.ffn_up_exps", ("experts", "inner", "width")),
@@ -94,14 +94,14 @@ def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
     if values["num_key_value_heads"] is None:
         values["num_key_value_heads"] = values["num_attention_heads"]
     if model_type == "llama":
-        decoder.head_from_width(values)
+        decoder_parts.head_from_width(values)
     return values
 
 
 def rename(name: str, config: Config) -> str | None:
     """Add the prefix that bare ``LlamaModel`` checkpoints lack; drop tables of rotary frequencies."""
     bare = config.architecture == "LlamaModel" and name != "lm_head.weight"
-    return decoder.rename(f"model.{name}" if bare else name, config)
+    return decoder_parts.rename(f"model.{name}" if bare else name, config)
 
 
 def write_hyperparameters(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
@@ -109,7 +109,7 @@ def write_hyperparameters(values: KeyValues, config: Config, source: ModelDirect
     del source
     hyperparameters.write(values, config, file_type)
     values.uint32("{arch}.vocab_size", config.integer("vocab_size"))
-    values.uint32("{arch}.rope.dimension_count", decoder.head_size(config))
+    values.uint32("{arch}.rope.dimension_count", decoder_parts.head_size(config))
 
 
 def write_vocabulary(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:
@@ -152,7 +152,7 @@ def rope_frequencies(config: Config) -> tuple[ComputedTensor, ...]:
     rope = full_rope(config)
     if str(rope.get("rope_type", "")).lower() != "llama3":
         return ()
-    size = decoder.head_size(config)
+    size = decoder_parts.head_size(config)
     try:
         base = float(rope.get("rope_theta", 10000.0))
         factor = float(rope.get("factor", 8.0))
@@ -179,7 +179,7 @@ def _rope_factor(frequency: float, factor: float, low: float, high: float, conte
 
 def sparse_dimensions(config: Config) -> dict[str, int]:
     """Return the sizes that the shapes of the rules name, including experts."""
-    return {**decoder.dimensions(config), "experts": config.integer("num_local_experts")}
+    return {**decoder_parts.dimensions(config), "experts": config.integer("num_local_experts")}
 
 
 FAMILY = Family(
@@ -188,7 +188,7 @@ FAMILY = Family(
     validated_rope=frozenset({"llama"}),
     derive=derive,
     rules=RULES,
-    dimensions=decoder.dimensions,
+    dimensions=decoder_parts.dimensions,
     rename=rename,
     hyperparameters=write_hyperparameters,
     vocabulary=write_vocabulary,
@@ -198,7 +198,7 @@ MIXTRAL = replace(
     FAMILY,
     defaults={"mixtral": DEFAULTS["mixtral"]},
     validated_rope=frozenset(),
-    rules=(*decoder.EMBEDDINGS, *ATTENTION, *MIXTRAL_EXPERTS),
+    rules=(*decoder_parts.EMBEDDINGS, *ATTENTION, *MIXTRAL_EXPERTS),
     dimensions=sparse_dimensions,
     stacks=MIXTRAL_STACKS,
 )

@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llama_runner.convert import hyperparameters
-from llama_runner.convert.families import decoder, llama
-from llama_runner.convert.families.family import ComputedTensor, Family
+from llama_runner.convert.families import decoder_parts, llama
+from llama_runner.convert.families.family_definition import ComputedTensor, Family
 from llama_runner.convert.families.phi import factors
 
 if TYPE_CHECKING:
@@ -38,13 +38,13 @@ FAMILY = Family(
     name="minicpm",
     defaults={"minicpm": {}},
     rules=(
-        *decoder.EMBEDDINGS,
+        *decoder_parts.EMBEDDINGS,
         *(replace(rule, bias=False) for rule in llama.ATTENTION),
-        *decoder.FEED_FORWARD,
+        *decoder_parts.FEED_FORWARD,
     ),
-    dimensions=decoder.dimensions,
-    rename=decoder.rename,
+    dimensions=decoder_parts.dimensions,
+    rename=decoder_parts.rename,
     hyperparameters=write_hyperparameters,
-    vocabulary=decoder.sentence_pieces,
+    vocabulary=decoder_parts.sentence_pieces,
     made=long_factors,
 )

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert.families import bert, decoder
-from llama_runner.convert.families.family import Family, Rule
+from llama_runner.convert.families import bert, decoder_parts
+from llama_runner.convert.families.family_definition import Family, Rule
 
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
@@ -96,7 +96,7 @@ def write_vocabulary(values: KeyValues, config: Config, source: ModelDirectory) 
     """Write a byte-level BPE, preceded by the flags for tokens at both ends of a text."""
     for kind in ("bos", "eos", "sep"):
         values.boolean(f"tokenizer.ggml.add_{kind}_token", value=True)
-    return decoder.byte_level(values, config, source)
+    return decoder_parts.byte_level(values, config, source)
 
 
 FAMILY = Family(

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert import hyperparameters
-from llama_runner.convert.families import decoder
-from llama_runner.convert.families.family import Family, Rule
+from llama_runner.convert.families import decoder_parts
+from llama_runner.convert.families.family_definition import Family, Rule
 
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
@@ -36,9 +36,9 @@ RULES = (
     Rule("output_norm", ("width",), needs_bias=True, shift=1.0),
     Rule("output", ("vocabulary", "width"), optional=True),
     Rule("blk.{bid}.attn_norm", ("width",), needs_bias=True, shift=1.0),
-    *decoder.ATTENTION[1:],
+    *decoder_parts.ATTENTION[1:],
     Rule("blk.{bid}.ffn_norm", ("width",), needs_bias=True, shift=1.0),
-    *decoder.FEED_FORWARD[2:],
+    *decoder_parts.FEED_FORWARD[2:],
 )
 EPSILON: tuple[hyperparameters.Row, ...] = (
     (
@@ -52,7 +52,7 @@ EPSILON: tuple[hyperparameters.Row, ...] = (
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
     """Fill in the head size."""
     del model_type
-    decoder.head_from_width(values)
+    decoder_parts.head_from_width(values)
     return values
 
 
@@ -62,7 +62,9 @@ def write_hyperparameters(values: KeyValues, config: Config, source: ModelDirect
     hyperparameters.write(values, config, file_type)
     values.uint32("{arch}.vocab_size", config.integer("vocab_size"))
     hyperparameters.rows(values, config, EPSILON)
-    rotated = int(decoder.rotary_share(config) * config.integer("hidden_size")) // config.integer("num_attention_heads")
+    rotated = int(decoder_parts.rotary_share(config) * config.integer("hidden_size")) // config.integer(
+        "num_attention_heads"
+    )
     values.uint32("{arch}.rope.dimension_count", rotated)
     factor = config.find("factor") or config.rope.get("factor")
     values.string("{arch}.rope.scaling.type", "none" if factor is None else "linear")
@@ -72,7 +74,7 @@ def write_hyperparameters(values: KeyValues, config: Config, source: ModelDirect
 
 def write_vocabulary(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:
     """Write the vocabulary of tokenizer.model, with its padding and unknown tokens."""
-    vocabulary = decoder.sentence_pieces(values, config, source)
+    vocabulary = decoder_parts.sentence_pieces(values, config, source)
     values.uint32("tokenizer.ggml.padding_token_id", 0)
     values.uint32("tokenizer.ggml.unknown_token_id", 1)
     return vocabulary
@@ -83,8 +85,8 @@ FAMILY = Family(
     defaults={"nemotron": DEFAULTS},
     derive=derive,
     rules=RULES,
-    dimensions=decoder.dimensions,
-    rename=decoder.rename,
+    dimensions=decoder_parts.dimensions,
+    rename=decoder_parts.rename,
     hyperparameters=write_hyperparameters,
     vocabulary=write_vocabulary,
 )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
 from llama_runner.convert.families import bert
-from llama_runner.convert.families.family import Family, Rule
+from llama_runner.convert.families.family_definition import Family, Rule
 from llama_runner.convert.model_config import Config
 from llama_runner.convert.vocab import unigram
 

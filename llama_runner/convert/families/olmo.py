@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert import hyperparameters
-from llama_runner.convert.families import decoder, llama
-from llama_runner.convert.families.family import Family, Rule
+from llama_runner.convert.families import decoder_parts, llama
+from llama_runner.convert.families.family_definition import Family, Rule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,32 +61,35 @@ SEED_DEFAULTS: dict[str, Any] = {
 FULL_EVERY = 4  # layers of OLMo 3, of which one attends to everything
 HEAD_NORMS = (Rule("blk.{bid}.attn_q_norm", ("queries",)), Rule("blk.{bid}.attn_k_norm", ("keys",)))
 OLMO_RULES = (
-    decoder.EMBEDDINGS[0],
-    decoder.EMBEDDINGS[2],
+    decoder_parts.EMBEDDINGS[0],
+    decoder_parts.EMBEDDINGS[2],
     *(replace(rule, bias=False) for rule in llama.ATTENTION[1:]),
-    *decoder.FEED_FORWARD[1:],
+    *decoder_parts.FEED_FORWARD[1:],
 )
 OLMO2_RULES = (
-    *decoder.EMBEDDINGS,
-    *decoder.ATTENTION[1:],
+    *decoder_parts.EMBEDDINGS,
+    *decoder_parts.ATTENTION[1:],
     *HEAD_NORMS,
     Rule("blk.{bid}.post_attention_norm", ("width",)),
-    *decoder.FEED_FORWARD[1:],
+    *decoder_parts.FEED_FORWARD[1:],
     Rule("blk.{bid}.post_ffw_norm", ("width",)),
 )
 OLMOE_RULES = (
-    *decoder.EMBEDDINGS,
-    *decoder.ATTENTION,
+    *decoder_parts.EMBEDDINGS,
+    *decoder_parts.ATTENTION,
     *HEAD_NORMS,
-    decoder.FEED_FORWARD[0],
-    decoder.ROUTER,
-    *(replace(rule, shape=tuple(name.removeprefix("expert_") for name in rule.shape)) for rule in decoder.EXPERTS),
+    decoder_parts.FEED_FORWARD[0],
+    decoder_parts.ROUTER,
+    *(
+        replace(rule, shape=tuple(name.removeprefix("expert_") for name in rule.shape))
+        for rule in decoder_parts.EXPERTS
+    ),
 )
 SEED_RULES = (
-    *decoder.EMBEDDINGS,
-    *decoder.ATTENTION,
+    *decoder_parts.EMBEDDINGS,
+    *decoder_parts.ATTENTION,
     Rule("blk.{bid}.post_attention_norm", ("width",)),
-    *decoder.FEED_FORWARD[1:],
+    *decoder_parts.FEED_FORWARD[1:],
 )
 
 
@@ -100,7 +103,7 @@ def old_scaling(values: Mapping[str, Any], scaling: dict[str, Any]) -> dict[str,
 
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
     """Fill in the number of key heads, and OLMo 3's kinds of layers."""
-    decoder.key_heads(values, model_type)
+    decoder_parts.key_heads(values, model_type)
     count = values["num_hidden_layers"]
     if model_type == "olmo3" and values["layer_types"] is None and type(count) is int:
         kinds = ("sliding_attention" if number % FULL_EVERY else "full_attention" for number in range(1, count + 1))
@@ -110,7 +113,7 @@ def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
 
 def sparse_dimensions(config: Config) -> dict[str, int]:
     """Return the sizes that the shapes of the rules name, including experts."""
-    return {**decoder.dimensions(config), "experts": config.integer("num_local_experts", "num_experts")}
+    return {**decoder_parts.dimensions(config), "experts": config.integer("num_local_experts", "num_experts")}
 
 
 def write_olmo(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
@@ -145,10 +148,10 @@ OLMO = Family(
     scaling=old_scaling,
     derive=derive,
     rules=OLMO_RULES,
-    dimensions=decoder.dimensions,
-    rename=decoder.rename,
+    dimensions=decoder_parts.dimensions,
+    rename=decoder_parts.rename,
     hyperparameters=write_olmo,
-    vocabulary=decoder.byte_level,
+    vocabulary=decoder_parts.byte_level,
 )
 OLMO2 = replace(
     OLMO,
@@ -173,7 +176,7 @@ OLMOE = replace(
     rules=OLMOE_RULES,
     dimensions=sparse_dimensions,
     hyperparameters=write_olmoe,
-    stacks=decoder.STACKS,
+    stacks=decoder_parts.STACKS,
 )
 SEED_OSS = replace(
     OLMO,
@@ -182,5 +185,5 @@ SEED_OSS = replace(
     scaling=None,
     validated_rope=frozenset({"seed_oss"}),
     rules=SEED_RULES,
-    hyperparameters=decoder.write_text_model,
+    hyperparameters=decoder_parts.write_text_model,
 )

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert import hyperparameters
 from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
-from llama_runner.convert.families import decoder
-from llama_runner.convert.families.family import ComputedTensor, Family, Rule
+from llama_runner.convert.families import decoder_parts
+from llama_runner.convert.families.family_definition import ComputedTensor, Family, Rule
 from llama_runner.convert.families.llama import MIXTRAL_EXPERTS, MIXTRAL_STACKS
 from llama_runner.convert.model_config import as_object, full_rope
 from llama_runner.convert.vocab.tokenizer_classes import CLASS_OF_5
@@ -79,12 +79,12 @@ PHI2_RULES = (
     Rule("output_norm", ("width",), needs_bias=True),
     Rule("output", ("vocabulary", "width"), needs_bias=True),
     Rule("blk.{bid}.attn_norm", ("width",), needs_bias=True),
-    *(replace(rule, bias=False, needs_bias=True) for rule in decoder.ATTENTION[1:]),
+    *(replace(rule, bias=False, needs_bias=True) for rule in decoder_parts.ATTENTION[1:]),
     Rule("blk.{bid}.ffn_up", ("inner", "width"), needs_bias=True),
     Rule("blk.{bid}.ffn_down", ("width", "inner"), needs_bias=True),
 )
 PHI3_RULES = (
-    *decoder.EMBEDDINGS,
+    *decoder_parts.EMBEDDINGS,
     Rule("blk.{bid}.attn_norm", ("width",)),
     Rule("blk.{bid}.attn_qkv", ("fused", "width")),
     Rule("blk.{bid}.attn_output", ("width", "queries")),
@@ -93,11 +93,11 @@ PHI3_RULES = (
     Rule("blk.{bid}.ffn_down", ("width", "inner")),
 )
 MOE_RULES = (
-    *decoder.EMBEDDINGS[:1],
+    *decoder_parts.EMBEDDINGS[:1],
     Rule("output_norm", ("width",), needs_bias=True),
     Rule("output", ("vocabulary", "width"), needs_bias=True),
     Rule("blk.{bid}.attn_norm", ("width",), needs_bias=True),
-    *decoder.ATTENTION[1:],
+    *decoder_parts.ATTENTION[1:],
     Rule("blk.{bid}.ffn_norm", ("width",), needs_bias=True),
     *MIXTRAL_EXPERTS[1:],
 )
@@ -137,20 +137,20 @@ def scaling_of_moe(values: Mapping[str, Any], scaling: dict[str, Any]) -> dict[s
 
 def dimensions(config: Config) -> dict[str, int]:
     """Return the sizes that the shapes of the rules name."""
-    sizes = decoder.dimensions(config)
+    sizes = decoder_parts.dimensions(config)
     sizes.update(fused=sizes["queries"] + 2 * sizes["keys"], both_inner=2 * sizes["inner"])
     return sizes
 
 
 def sparse_dimensions(config: Config) -> dict[str, int]:
     """Return the sizes with experts."""
-    return {**decoder.dimensions(config), "experts": config.integer("num_local_experts", "num_experts")}
+    return {**decoder_parts.dimensions(config), "experts": config.integer("num_local_experts", "num_experts")}
 
 
 def rotary(config: Config, default: float | None = None) -> int:
     """Return the number of rotated elements of a head."""
     absent = default is not None and "partial_rotary_factor" not in config.rope
-    share = default if default is not None and absent else decoder.rotary_share(config)
+    share = default if default is not None and absent else decoder_parts.rotary_share(config)
     return int(share * config.integer("hidden_size", "n_embd")) // config.integer("num_attention_heads", "n_head")
 
 
@@ -242,8 +242,8 @@ def write_vocabulary(values: KeyValues, config: Config, source: ModelDirectory) 
     """Write a byte-level BPE if the settings name GPT-2's class (Phi 4), else tokenizer.model."""
     settings = source.optional_object("tokenizer_config.json")
     if settings.get("tokenizer_class") == "GPT2Tokenizer" or _is_phi4_of_transformers_5(source, settings):
-        return decoder.byte_level(values, config, source)
-    vocabulary = decoder.sentence_pieces(values, config, source)
+        return decoder_parts.byte_level(values, config, source)
+    vocabulary = decoder_parts.sentence_pieces(values, config, source)
     name = (values.text("general.name") or "").lower()
     if _strips(settings) and not any(known in name for known in KNOWN_NAMES):
         values.string("general.name", _with_known_name(values.text("general.name") or ""))
@@ -282,21 +282,21 @@ PHI2 = Family(
     name="phi2",
     defaults={"phi": DEFAULTS["phi"]},
     validated_rope=frozenset({"phi"}),
-    derive=decoder.key_heads,
+    derive=decoder_parts.key_heads,
     rules=PHI2_RULES,
-    dimensions=decoder.dimensions,
-    rename=decoder.rename,
+    dimensions=decoder_parts.dimensions,
+    rename=decoder_parts.rename,
     hyperparameters=write_phi2,
-    vocabulary=decoder.byte_level,
+    vocabulary=decoder_parts.byte_level,
 )
 PHI3 = Family(
     name="phi3",
     defaults={"phi3": DEFAULTS["phi3"]},
     scaling=scaling_of_3,
-    derive=decoder.key_heads,
+    derive=decoder_parts.key_heads,
     rules=PHI3_RULES,
     dimensions=dimensions,
-    rename=decoder.rename,
+    rename=decoder_parts.rename,
     hyperparameters=write_phi3,
     vocabulary=write_vocabulary,
     made=long_factors,

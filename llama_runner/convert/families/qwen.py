@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert import hyperparameters, model_card
 from llama_runner.convert.errors import UnsupportedOption
-from llama_runner.convert.families import decoder
-from llama_runner.convert.families.family import Family, Rule
+from llama_runner.convert.families import decoder_parts
+from llama_runner.convert.families.family_definition import Family, Rule
 from llama_runner.convert.families.pooling import pooling_of
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
 
 def sparse_dimensions(config: Config) -> dict[str, int]:
     """Return the sizes that the shapes of the rules name, including experts."""
-    sizes = decoder.dimensions(config)
+    sizes = decoder_parts.dimensions(config)
     sizes.update(
         experts=config.integer("num_local_experts", "num_experts"),
         expert_inner=config.integer("moe_intermediate_size"),
@@ -128,36 +128,36 @@ QWEN2 = Family(
     defaults={"qwen2": DEFAULTS["qwen2"]},
     validated_rope=frozenset({"qwen2"}),
     derive=derive,
-    rules=(*decoder.EMBEDDINGS, *decoder.ATTENTION, *decoder.FEED_FORWARD),
-    dimensions=decoder.dimensions,
-    rename=decoder.rename_bare,
+    rules=(*decoder_parts.EMBEDDINGS, *decoder_parts.ATTENTION, *decoder_parts.FEED_FORWARD),
+    dimensions=decoder_parts.dimensions,
+    rename=decoder_parts.rename_bare,
     hyperparameters=write_dense,
-    vocabulary=decoder.pieces_or_bytes,
+    vocabulary=decoder_parts.pieces_or_bytes,
 )
 QWEN3 = replace(
     QWEN2,
     name="qwen3",
     defaults={"qwen3": DEFAULTS["qwen3"]},
     validated_rope=frozenset({"qwen3"}),
-    rules=(*QWEN2.rules, *decoder.HEAD_NORMS),
+    rules=(*QWEN2.rules, *decoder_parts.HEAD_NORMS),
 )
 QWEN2MOE = Family(
     name="qwen2moe",
     defaults={"qwen2_moe": DEFAULTS["qwen2_moe"]},
     validated_rope=frozenset({"qwen2_moe"}),
     rules=(
-        *decoder.EMBEDDINGS,
-        *decoder.ATTENTION,
-        decoder.FEED_FORWARD[0],
-        decoder.ROUTER,
-        *decoder.EXPERTS,
+        *decoder_parts.EMBEDDINGS,
+        *decoder_parts.ATTENTION,
+        decoder_parts.FEED_FORWARD[0],
+        decoder_parts.ROUTER,
+        *decoder_parts.EXPERTS,
         *SHARED_EXPERT,
     ),
     dimensions=shared_dimensions,
-    rename=decoder.rename,
+    rename=decoder_parts.rename,
     hyperparameters=write_sparse,
-    vocabulary=decoder.byte_level,
-    stacks=decoder.STACKS,
+    vocabulary=decoder_parts.byte_level,
+    stacks=decoder_parts.STACKS,
 )
 QWEN3MOE = replace(
     QWEN2MOE,
@@ -165,12 +165,12 @@ QWEN3MOE = replace(
     defaults={"qwen3_moe": DEFAULTS["qwen3_moe"]},
     validated_rope=frozenset({"qwen3_moe"}),
     rules=(
-        *decoder.EMBEDDINGS,
-        *decoder.ATTENTION,
-        *decoder.HEAD_NORMS,
-        decoder.FEED_FORWARD[0],
-        decoder.ROUTER,
-        *decoder.EXPERTS,
+        *decoder_parts.EMBEDDINGS,
+        *decoder_parts.ATTENTION,
+        *decoder_parts.HEAD_NORMS,
+        decoder_parts.FEED_FORWARD[0],
+        decoder_parts.ROUTER,
+        *decoder_parts.EXPERTS,
     ),
     dimensions=sparse_dimensions,
 )

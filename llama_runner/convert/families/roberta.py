@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.errors import UnsupportedOption
-from llama_runner.convert.families import bert, decoder
-from llama_runner.convert.families.family import Family, Rule
+from llama_runner.convert.families import bert, decoder_parts
+from llama_runner.convert.families.family_definition import Family, Rule
 from llama_runner.convert.tensor_rows import Rows, every
 from llama_runner.convert.vocab import unigram
 
@@ -67,7 +67,7 @@ def write_bytes(values: KeyValues, config: Config, source: ModelDirectory) -> Vo
     """Write a byte-level BPE and the number of token types; WordPiece without a tokenizer.json."""
     if not source.has("tokenizer.json"):
         return bert.write_vocabulary(values, config, source)
-    vocabulary = decoder.byte_level(values, config, source)
+    vocabulary = decoder_parts.byte_level(values, config, source)
     values.uint32("tokenizer.ggml.token_type_count", config.find("type_vocab_size"))
     return vocabulary
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert import hyperparameters
-from llama_runner.convert.families import decoder
-from llama_runner.convert.families.family import Family, Rule
+from llama_runner.convert.families import decoder_parts
+from llama_runner.convert.families.family_definition import Family, Rule
 
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
@@ -46,11 +46,11 @@ RULES = (
     Rule("output_norm", ("width",), needs_bias=True),
     Rule("output", ("vocabulary", "width"), optional=True),
     Rule("blk.{bid}.attn_norm", ("width",), needs_bias=True),
-    *decoder.ATTENTION[1:],
+    *decoder_parts.ATTENTION[1:],
     Rule("blk.{bid}.attn_q_norm", ("heads", "head"), where=with_head_norms),
     Rule("blk.{bid}.attn_k_norm", ("kv_heads", "head"), where=with_head_norms),
     Rule("blk.{bid}.ffn_norm", ("width",), bias=True, optional=True),
-    *decoder.FEED_FORWARD[1:],
+    *decoder_parts.FEED_FORWARD[1:],
 )
 TARGETS = {
     "model.layers.{bid}.self_attn.q_layernorm.norms": ("blk.{bid}.attn_q_norm",),
@@ -68,9 +68,9 @@ def write_hyperparameters(values: KeyValues, config: Config, source: ModelDirect
     parallel = config.find("use_parallel_residual") if "use_parallel_residual" in config.values else True
     values.uint32("{arch}.context_length", config.integer("max_position_embeddings"))
     values.uint32("{arch}.embedding_length", width)
-    values.uint32("{arch}.block_count", config.integer(*decoder.BLOCKS))
+    values.uint32("{arch}.block_count", config.integer(*decoder_parts.BLOCKS))
     values.uint32("{arch}.feed_forward_length", config.integer("intermediate_size"))
-    values.uint32("{arch}.rope.dimension_count", int(decoder.rotary_share(config) * (width // heads)))
+    values.uint32("{arch}.rope.dimension_count", int(decoder_parts.rotary_share(config) * (width // heads)))
     values.uint32("{arch}.attention.head_count", heads)
     values.uint32("{arch}.attention.head_count_kv", config.integer("num_key_value_heads"))
     values.boolean("{arch}.use_parallel_residual", parallel)
@@ -83,10 +83,10 @@ FAMILY = Family(
     defaults={"stablelm": DEFAULTS, "stablelm_epoch": {}},
     validated_rope=frozenset({"stablelm"}),
     rules=RULES,
-    dimensions=decoder.dimensions,
-    rename=decoder.rename,
+    dimensions=decoder_parts.dimensions,
+    rename=decoder_parts.rename,
     hyperparameters=write_hyperparameters,
-    vocabulary=decoder.byte_level,
+    vocabulary=decoder_parts.byte_level,
     targets=TARGETS,
     stacks=(("blk.{bid}.attn_q_norm",), ("blk.{bid}.attn_k_norm",)),
 )

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert.families import decoder
-from llama_runner.convert.families.family import Family, Rule
+from llama_runner.convert.families import decoder_parts
+from llama_runner.convert.families.family_definition import Family, Rule
 
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
@@ -55,7 +55,7 @@ SECOND_RULES = (
     Rule("output_norm", ("width",), needs_bias=True),
     Rule("output", ("vocabulary", "width"), optional=True),
     Rule("blk.{bid}.attn_norm", ("width",), needs_bias=True),
-    *decoder.ATTENTION[1:],
+    *decoder_parts.ATTENTION[1:],
     Rule("blk.{bid}.ffn_norm", ("width",), needs_bias=True),
     Rule("blk.{bid}.ffn_up", ("inner", "width"), needs_bias=True),
     Rule("blk.{bid}.ffn_down", ("width", "inner"), needs_bias=True),
@@ -77,7 +77,7 @@ def first_dimensions(config: Config) -> dict[str, int]:
 
 def rename_first(name: str, config: Config) -> str | None:
     """Drop the masks."""
-    return None if name.endswith(".attn.bias") else decoder.rename(name, config)
+    return None if name.endswith(".attn.bias") else decoder_parts.rename(name, config)
 
 
 def write_first(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
@@ -101,15 +101,15 @@ STARCODER = Family(
     dimensions=first_dimensions,
     rename=rename_first,
     hyperparameters=write_first,
-    vocabulary=decoder.byte_level,
+    vocabulary=decoder_parts.byte_level,
 )
 STARCODER2 = Family(
     name="starcoder2",
     defaults={"starcoder2": SECOND_DEFAULTS},
     validated_rope=frozenset({"starcoder2"}),
     rules=SECOND_RULES,
-    dimensions=decoder.dimensions,
-    rename=decoder.rename,
-    hyperparameters=decoder.write_text_model,
-    vocabulary=decoder.byte_level,
+    dimensions=decoder_parts.dimensions,
+    rename=decoder_parts.rename,
+    hyperparameters=decoder_parts.write_text_model,
+    vocabulary=decoder_parts.byte_level,
 )

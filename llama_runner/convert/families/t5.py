@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
-from llama_runner.convert.families.family import Family, Rule
+from llama_runner.convert.families.family_definition import Family, Rule
 from llama_runner.convert.vocab import unigram
 
 if TYPE_CHECKING:

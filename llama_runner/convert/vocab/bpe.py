@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from llama_runner.convert.errors import NO_WAY, BadVocabulary, NoSuchPreTokenizer, TooManyTokens, UnsupportedOption
 from llama_runner.convert.vocab import Vocabulary, bpe_hash, special_tokens
-from llama_runner.convert.vocab.llama_cpp_tables import NAMES
 from llama_runner.convert.vocab.pretokenizer import NO_BYTES, NOT_BYTES, recognise, steps_of, unknown
+from llama_runner.convert.vocab.pretokenizer_names import NAMES
 from llama_runner.convert.vocab.token_types import NORMAL, UNUSED, added_token
 
 if TYPE_CHECKING:

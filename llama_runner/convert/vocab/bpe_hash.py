@@ -14,7 +14,7 @@ import unicodedata
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert.vocab.llama_cpp_tables import HASHES
+from llama_runner.convert.vocab.pretokenizer_names import HASHES
 from llama_runner.convert.vocab.pretokenizer_split import Splitter, UnsupportedPreTokenizer
 from llama_runner.convert.vocab.wordpiece_hash import SAMPLE
 

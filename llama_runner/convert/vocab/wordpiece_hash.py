@@ -11,7 +11,7 @@ import hashlib
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert.vocab.llama_cpp_tables import HASHES
+from llama_runner.convert.vocab.pretokenizer_names import HASHES
 from llama_runner.convert.vocab.tokenizer_classes import NORMALIZER_SETTINGS
 
 if TYPE_CHECKING:

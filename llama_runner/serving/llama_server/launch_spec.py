@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from llama_runner.core.immutable import Value, field
+from llama_runner.core.immutable_values import Value, field
 from llama_runner.core.option_values import checked_value, texts, unexpected_keyword_error, wrong_value_error
 from llama_runner.llama_cpp.program_environment import MODEL_SOURCES, program_environment
 from llama_runner.serving.llama_server.server_options import SERVER
@@ -131,11 +131,11 @@ class ServerSpec(Value):
     @property
     def digest(self) -> str:
         """Identifies the launch; timeouts are not part of it. It contains no secret."""
-        import hashlib  # noqa: PLC0415 - not for plan
+        from llama_runner.core.sha256 import sha256  # noqa: PLC0415 - not for plan
 
         key = self.api_key if self.api_key in (None, "auto") else "given"
         what = [*self.argv(), str(key), str(self.inherit_environment)]
-        return hashlib.sha256("\0".join(what).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        return sha256("\0".join(what).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
     @property
     def url(self) -> str:

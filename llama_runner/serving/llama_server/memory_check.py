@@ -12,7 +12,7 @@ import os
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.events import Noticed, Sink, Warned
 from llama_runner.core.sizes import size_text
@@ -31,12 +31,14 @@ from llama_runner.system.files import write_json
 from llama_runner.system.processes import try_output
 
 if TYPE_CHECKING:
+    from typing import TypeVar
+
     from llama_runner.serving.llama_server.launch_spec import ServerSpec
     from llama_runner.serving.llama_server.memory_estimate import Question
     from llama_runner.serving.running_server import RunningServer
     from llama_runner.serving.server_process import Server
 
-_Running = TypeVar("_Running", bound="Server | RunningServer")
+    _Running = TypeVar("_Running", bound=Server | RunningServer)
 
 _SCHEME = "memory 1"
 _TIMEOUT_S = 120.0
@@ -156,7 +158,7 @@ class Memory:
 
     def _key(self) -> str | None:
         """Return a hash of the model, the build and the options that decide about memory."""
-        import hashlib  # noqa: PLC0415 - not for plan
+        from llama_runner.core.sha256 import sha256  # noqa: PLC0415 - not for plan
 
         try:
             files = [_identity(path) for path in (self._program, self.spec.model)]
@@ -168,7 +170,7 @@ class Memory:
         ]
         asked = [str(item) for item in self.question.__dict__.values()]
         what = json.dumps([_SCHEME, files, asked, str(self.spec.projector), told])
-        return hashlib.sha256(what.encode("utf-8", "surrogateescape")).hexdigest()[:24]
+        return sha256(what.encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
     def known(self) -> tuple[Need | None, int]:
         """Return the need and the footprint that are written down; a damaged file is none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.serving.errors import DoesNotFit
 from llama_runner.serving.llama_server.memory_estimate import HOST, lacking
 from llama_runner.system import hardware

@@ -12,8 +12,8 @@ import socket
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.client.address import ServerAddress, trust_only
 from llama_runner.client.errors import KeyRefused
+from llama_runner.client.server_address import ServerAddress, trust_only
 from llama_runner.serving.errors import another_model_error, answers_without_key_error, canary_failed_error
 from llama_runner.serving.llama_server.served_task import purpose_of
 
@@ -63,6 +63,10 @@ class Asked:
         if status == HTTPStatus.UNAUTHORIZED:
             raise KeyRefused(self.url)
         return text if status == HTTPStatus.OK else None
+
+    def post(self, path: str, body: object, *, timeout: float) -> tuple[int, bytes] | None:
+        """Return status and content of the answer to a request with a JSON body; None without an answer."""
+        return self._reply("POST", path, body, timeout, self._headers)
 
     def status_without_key(self, path: str) -> int | None:
         """Return the status of a request without a key, or None without an answer."""

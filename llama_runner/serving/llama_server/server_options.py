@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llama_runner.core.option import Option
+from llama_runner.core.option_definition import Option
 
 LISTENING = (
     Option(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from llama_runner.core.errors import Interrupted
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.sources.hub import api_schema
 from llama_runner.sources.hub.endpoint_and_token import ANSWER_TIMEOUT, timeout_s
 from llama_runner.sources.hub.error_mapping import is_transient, map_error, retry_after

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import UsageError
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.store.layout import user_path
 from llama_runner.system.files import open_regular, read_head
 from llama_runner.system.network_settings import is_true, parse_endpoint, user_agent

@@ -16,7 +16,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import DownloadError, Interrupted, LlamaRunnerError
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.core.sizes import size_text
 from llama_runner.sources.hub.error_mapping import is_transient, map_error, retry_after
 from llama_runner.sources.hub.errors import ConnectionLost, TimedOut

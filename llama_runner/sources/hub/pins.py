@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.digest import Digest
 from llama_runner.core.events import Warned
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.store import layout
 from llama_runner.store.layout import safe_name
 from llama_runner.system.files import read_json, write_json

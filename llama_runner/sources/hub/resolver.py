@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.core.events import Drifted, Noticed, Resolved, Sink
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.core.sizes import size_text
 from llama_runner.sources import quantization_types as quantizations
 from llama_runner.sources.hub import file_names, file_selection

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import SourceError
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.sources.hub import file_names, file_selection
 from llama_runner.sources.hub.endpoint_and_token import find_access
 from llama_runner.sources.hub.errors import offline_error
@@ -54,6 +54,8 @@ class SearchResult(Value):
     """The smallest first."""
     problem: str | None = None
     """Why its files could not be listed."""
+    license: str | None = None
+    """What its card names: ``apache-2.0``."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the repository as ``search --json`` prints it."""

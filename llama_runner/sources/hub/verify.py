@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from llama_runner.core.digest import Digest, file_digest
 from llama_runner.core.errors import Interrupted
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.system.files import open_regular
 
 if TYPE_CHECKING:

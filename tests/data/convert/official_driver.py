@@ -17,9 +17,10 @@ import unittest.mock
 from importlib.util import find_spec
 from pathlib import Path
 
-import google.protobuf  # type: ignore[import-not-found, import-untyped, unused-ignore]
-
 if __name__ == "__main__":
+    sys.dont_write_bytecode = True  # the tree is an artifact with a digest
+    import google.protobuf  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
     tree = Path(sys.argv[1])
     sys.path[:0] = [str(tree), str(tree / "gguf-py")]
     # sentencepiece's own messages ask for a later protobuf than the converter's requirements allow, and work with it

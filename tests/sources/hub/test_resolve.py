@@ -11,7 +11,7 @@ from llama_runner import Runner
 from llama_runner.core.errors import LlamaRunnerError, SourceError, UsageError
 from llama_runner.core.events import Drifted, Event, Noticed, Resolved, Warned
 from llama_runner.demo import MODEL_DIRECTORY
-from llama_runner.request.graph import NothingToTune
+from llama_runner.request.pipeline_graph import NothingToTune
 from llama_runner.sources.hub.errors import NoSuchRepository, NoSuchRevision
 from llama_runner.sources.hub.file_selection import NoSuchQuantization
 from tests.fakehub.hub import Hub

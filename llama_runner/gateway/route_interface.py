@@ -1,0 +1,99 @@
+"""What the routes of every protocol use of the gateway: names, leases, life cycle.
+
+``gateway.gateway.Gateway`` implements it. A module with routes has one function
+``add_routes(application: aiohttp.web.Application, gateway: Models)``, which ``gateway/http_application.py`` calls.
+Keys, ``Host`` and origins are checked before a route is called, and ``client_of(request)`` says who asks. A
+``GatewayError`` that leaves a route before the first byte of its answer becomes an error of the protocol that the path
+belongs to.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from llama_runner.gateway.client_rights import LOOPBACK, Client
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    import aiohttp
+    from aiohttp import web
+
+    from llama_runner.gateway.served_models import Catalogue, ModelFacts, RunningModel, ServedModel
+
+
+class Lease(Protocol):
+    """A model that is ready and is not stopped until the lease ends."""
+
+    model: ServedModel
+    """The name that was asked for, or the fallback that answers instead."""
+    url: str
+    """Base address of the process, without a slash at its end."""
+    key: str
+    """Its private key: ``Authorization: Bearer KEY``."""
+    session: aiohttp.ClientSession
+    facts: ModelFacts
+    context: int | None
+    """Tokens of the context that the process was started with."""
+    waited: float
+    """Seconds between the request and the lease, loading included."""
+    answered: bool
+    """Whether the process has answered. A lease that ends without it counts as a failure of the process."""
+    loading: float
+    """Seconds of ``waited`` in which the model was loaded; 0 where it was ready."""
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        **options: Any,  # noqa: ANN401 - those of aiohttp
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """Send a request to the process, with its key: ``async with lease.request("POST", "/tokenize", json=…)``.
+
+        ``ServerLost`` when the process cannot be reached. Leaving the block closes the connection of an answer that
+        was not read to its end, which ends the work on it.
+        """
+        ...
+
+
+class Models(Protocol):
+    """The gateway, as the routes see it. All methods are called in the event loop."""
+
+    catalogue: Catalogue
+    """The names that are served now. The routes may replace it with ``declare`` and ``forget`` only."""
+    root: Path
+
+    def acquire(
+        self, name: str, *, keep_alive: float | None = None, client: Client = LOOPBACK, context: int | None = None
+    ) -> AbstractAsyncContextManager[Lease]:
+        """Wait until a model is ready; within the block it is not stopped.
+
+        ``keep_alive`` has seconds that the model stays after this request: 0 stops it, less than 0 keeps it, None
+        changes nothing. The pin of a model counts more. A model that ``client`` may not use is an ``UnknownModel``.
+        Other errors: ``QueueFull``, ``WaitedTooLong``, ``NeverFits``, ``LoadFailed``, ``LoadingCrashed``, ``Closing``.
+        ``context`` is the number of tokens that the request needs: a model that has less is started again with its
+        ``max_ctx_size``, once. When the caller is cancelled while it waits, a load that began goes on.
+        """
+        ...
+
+    async def unload(self, name: str) -> bool:
+        """Stop a model once its requests have ended; False if it was not loaded. Returns when it has stopped."""
+        ...
+
+    def running(self) -> list[RunningModel]:
+        """Return the models that are loaded, load or stop, and those that requests wait for."""
+        ...
+
+    async def facts(self, name: str) -> ModelFacts | None:
+        """Return what is known of the file of a model; None while it is not prepared. Starts no work."""
+        ...
+
+    async def declare(self, catalogue: Catalogue) -> None:
+        """Serve other names or models from now on. Only models whose launch differs are stopped."""
+        ...
+
+
+def client_of(request: web.Request) -> Client:
+    """Return who sent a request."""
+    return cast("Client", request.get("client", LOOPBACK))

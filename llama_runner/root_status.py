@@ -1,0 +1,73 @@
+"""The status of a root: artifacts, unfinished work, running servers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.core.immutable_values import Value
+from llama_runner.serving.status_probe import look_at_all
+from llama_runner.store import layout
+from llama_runner.store.inventory import Inventory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llama_runner.core.events import Sink
+    from llama_runner.store.artifacts import Store
+    from llama_runner.store.inventory import Artifact
+
+
+class ArtifactStatus(Value):
+    """One artifact: path, size, step, source, time, and whether its bytes are present."""
+
+    path: str
+    bytes: int
+    present: bool
+    step: str
+    source: str
+    made: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the member of the document of ``status --json``."""
+        return dict(self.__dict__)
+
+
+class Status(Value):
+    """The artifacts, servers and unfinished work of one root."""
+
+    root: Path
+    artifacts: tuple[ArtifactStatus, ...]
+    servers: tuple[dict[str, Any], ...]
+    unfinished: dict[str, int]
+    """Bytes of work that was interrupted and will be resumed, by name."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of ``status --json``."""
+        return {
+            "root": str(self.root),
+            "artifacts": [artifact.to_json() for artifact in self.artifacts],
+            "servers": list(self.servers),
+            "unfinished": self.unfinished,
+        }
+
+
+def read_status(store: Store, sink: Sink) -> Status:
+    """Read every record below the root, and look at what runs. ``sink`` gets a warning for each that cannot be read."""
+    inventory = Inventory(store.root)
+    for warning in inventory.warnings(inventory.directories):
+        sink(warning)
+    found = tuple(map(_holding, inventory.artifacts))
+    unfinished = {work.name: work.bytes for work in inventory.entries(layout.work(store.private)) if work.is_directory}
+    return Status(store.root, found, tuple(look_at_all(layout.servers(store.private))), unfinished)
+
+
+def _holding(artifact: Artifact) -> ArtifactStatus:
+    record = artifact.record
+    return ArtifactStatus(
+        path=artifact.path,
+        bytes=record.bytes,
+        present=artifact.bytes is not None,
+        step=artifact.step,
+        source=str(record.source.get("ref", "")),
+        made=str(record.made.get("at", "")),
+    )
