@@ -10,7 +10,8 @@ import pytest
 
 from llama_runner.convert import convert
 from llama_runner.convert.converter_corrections import revision_of
-from tests.convert.checkpoints import bert, edit_json
+from tests.convert import real_vocabularies as real
+from tests.convert.checkpoints import bert, edit_json, llama
 from tests.convert.families import phi
 from tests.convert.gguf_file import read
 from tests.convert.llama_cpp import LlamaCpp
@@ -107,3 +108,17 @@ def test_17_09_what_llama_cpp_s_wordpiece_does_otherwise_is_as_the_docs_say(bina
         for text in (KOREAN, HINDI):
             ours, theirs = shown(text)
             assert len(ours) < len(theirs), (ours, theirs)
+
+
+def test_17_08_named_chat_templates_stay_in_the_order_of_the_model_s_file(tmp_path: Path) -> None:
+    """In a file of llama.cpp's own script, the order is that of a Python set."""
+    templates = real.npm("command_r_plus")["tokenizer_config.json"]["chat_template"]
+    named = {entry["name"]: entry["template"] for entry in templates}
+    for order in (list(named), list(reversed(named))):
+        directory = llama(tmp_path / order[0], num_hidden_layers=1)
+        entries = [{"name": name, "template": named[name]} for name in order]
+        edit_json(directory / "tokenizer_config.json", tokenizer_class="LlamaTokenizer", chat_template=entries)
+        convert(directory, tmp_path / f"{order[0]}.gguf", name="x", outtype="f16")
+        values = read(tmp_path / f"{order[0]}.gguf").values
+        assert values["tokenizer.chat_templates"] == [name for name in order if name != "default"]
+        assert values["tokenizer.chat_template"] == named["default"]
