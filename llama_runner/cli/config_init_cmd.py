@@ -230,7 +230,7 @@ def _as_written(text: str) -> str:
 
 
 def _name(text: str) -> str:
-    from llama_runner.config.reader import can_be_name  # noqa: PLC0415 - not for --help
+    from llama_runner.config.read_config_file import can_be_name  # noqa: PLC0415 - not for --help
 
     if not can_be_name(text.strip()):
         raise click.UsageError(f"{text!r} cannot be a name")

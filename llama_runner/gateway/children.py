@@ -209,7 +209,7 @@ class Children:
         except Exception as error:  # noqa: BLE001 - the scheduler decides what comes of it
             self._caches.pop(model.name, None)
             if isinstance(log := getattr(error, "log", None), str):
-                self.logs[model.name] = self._runner.root / log
+                self.logs[model.name] = self._runner().root / log
             if (model.name, instance) in self._stopping:
                 self._stopping.discard((model.name, instance))
                 self._tell(state.Stopped(model.name, instance))

@@ -64,7 +64,7 @@ class Process:
         check_addresses(self._addresses, has_keys=bool(self._settings.keys), insecure=table.insecure)
         self._tls: ssl.SSLContext | None = None
         if table.tls_cert is not None or table.tls_key is not None:
-            from llama_runner.serving.keys_and_certificates import check_access  # noqa: PLC0415 - only with TLS
+            from llama_runner.serving.access_check import check_access  # noqa: PLC0415 - only with TLS
             from llama_runner.serving.llama_server.launch_spec import ServerOptions  # noqa: PLC0415 - as above
 
             check_access(ServerOptions(tls_cert=table.tls_cert, tls_key=table.tls_key), {})

@@ -20,6 +20,7 @@ from llama_runner.llama_cpp.build_selection import open_chosen, open_programs
 from llama_runner.llama_cpp.gpu_detection import find_gpus
 from llama_runner.llama_cpp.pinned_source import load_pin
 from llama_runner.llama_cpp.toolchain import KEYED_ENVIRONMENT, NoCompiler, find_toolchain, toolchain_elsewhere
+from llama_runner.request.fallback_to_portable import PORTABLE, rejected_builds
 from llama_runner.store import layout
 from llama_runner.system import hardware
 
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from llama_runner.store.local_sources import MissingSource
 
 AUTO, BUILD = "auto", "build"
-PORTABLE = "cpu-portable"
 OF_PACKAGE = "package"
 """The official programs that the pinned package carries, for Windows."""
 IS_URL = r"[A-Za-z][A-Za-z0-9+.-]+://"
@@ -268,7 +268,7 @@ def _of_build(
     noted: list[Mapping[str, Any]] = [record.noted for record in builds if record is not None]
     choice = backends.choose_backend(facts.platform, environment) if wanted.device == AUTO else None
     backend = backends.check_backend(choice.name if choice else wanted.device, facts.platform)
-    rejected = find_rejected(store)
+    rejected = rejected_builds(store.private)
     tree: NamedTree | None = None
     patches: tuple[PlainFile | str, ...] = ()
     if wanted.source is not None or wanted.patches:
@@ -323,12 +323,3 @@ def _build_facts(
     told = about.architectures in wanted.compilation.definitions()
     gpus = None if told else find_gpus(backend, environment, [each["gpus"] for each in noted if "gpus" in each])
     return BuildFacts(backend, toolchain, gpus)
-
-
-def find_rejected(store: Store) -> Mapping[str, str]:
-    """Return why builds were rejected in this root, by their identity."""
-    if not layout.rejected_builds(store.private).exists():
-        return {}
-    from llama_runner.serving.smoke_test_errors import rejected  # noqa: PLC0415 - nearly never
-
-    return rejected(store.private)

@@ -88,9 +88,9 @@ class Server(Talks):
         self._mark, self._owner = os.urandom(8).hex(), os.getpid()
         self._environment["LLAMA_RUNNER_SERVER"] = self._mark
         if needs_care(spec, self._environment):
-            from llama_runner.serving import keys_and_certificates  # noqa: PLC0415 - not for the usual server
+            from llama_runner.serving import access_check, keys_and_certificates  # noqa: PLC0415 - not for the usual server
 
-            keys_and_certificates.check_access(spec, self._environment)
+            access_check.check_access(spec, self._environment)
             if (own := keys_and_certificates.key_for(spec, key)) is not None:
                 self._environment.update(keys_and_certificates.variable_with(own))
         self.api_key = self._find_key()

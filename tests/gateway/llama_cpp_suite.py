@@ -105,4 +105,4 @@ def pytest_configure() -> None:
                     more["json"] = {**more["json"], "model": NAME}
         return send(self, method, urlunsplit(parts), **more)
 
-    requests.Session.request = request  # type: ignore[method-assign]
+    requests.Session.request = request  # type: ignore[assignment, method-assign]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.config.config_file import KeyChange
+from llama_runner.config.runner_configuration import KeyChange
 from llama_runner.config.schema import schema
 from llama_runner.gateway.children import process_name
 from llama_runner.gateway.errors import BadRequest, CallFailed
