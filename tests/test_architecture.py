@@ -391,6 +391,7 @@ DISTRIBUTIONS = {
     "yaml": "pyyaml",
     "cyclonedx": "cyclonedx-python-lib",
     "packageurl": "packageurl-python",
+    "opentelemetry": "opentelemetry-sdk",
 }
 """Of modules that are not called as their distributions are."""
 STARTED = ("tool_path", "python_module")
@@ -425,5 +426,5 @@ def test_11_32_what_is_imported_is_declared_and_what_is_declared_is_used() -> No
     extras = {re.split(r"[>=\[]", each)[0] for extra in project["optional-dependencies"].values() for each in extra}
     assert third_party() - extras == declared
     of_check = {"jinja2", "sentencepiece", "tokenizers"}
-    others = {"aiohttp", "fsspec", "paramiko", "cyclonedx-python-lib", "packageurl-python"}
+    others = {"aiohttp", "fsspec", "paramiko", "cyclonedx-python-lib", "packageurl-python", "opentelemetry-sdk"}
     assert third_party() & extras == of_check | others
