@@ -364,7 +364,7 @@ class Children:
 
 def _pipeline() -> ModuleType:
     """Return what is used of the pipeline, for a thread: loading it takes a while the first time."""
-    return pipeline
+    return pipeline_imports
 
 
 def _is_unchanged(facts: ModelFacts) -> bool:
