@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     from llama_runner.request.model_inspection import Inspection
     from llama_runner.request.result_types import BuildResult, ModelFile, PlanResult, Prepared
     from llama_runner.request.system_services import Service
-    from llama_runner.root_status import Status
     from llama_runner.serving.async_server import AsyncServer
     from llama_runner.serving.errors import AmbiguousName, NoSuchServer, PortTaken
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
@@ -64,6 +63,7 @@ if TYPE_CHECKING:
     from llama_runner.serving.server_process import Server
     from llama_runner.serving.tuned_profiles import CannotKeep
     from llama_runner.sources.hub.search import SearchResult
+    from llama_runner.status_report import Status
     from llama_runner.version import __version__
 
 __all__ = [
@@ -194,7 +194,7 @@ _WHERE = {
     "llama_runner.serving.server_entry": ("ServerEntry",),
     "llama_runner.serving.server_process": ("Server",),
     "llama_runner.sources.hub.search": ("SearchResult",),
-    "llama_runner.root_status": ("Status",),
+    "llama_runner.status_report": ("Status",),
     "llama_runner.version": ("__version__",),
 }
 """The module of each public name."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llama_runner.config.config import Config
-    from llama_runner.config.config_file import ConfigFile
+    from llama_runner.config.runner_configuration import ConfigFile
     from llama_runner.config.table_types import Settings
     from llama_runner.doctor import Diagnosis
     from llama_runner.doctor.machine_load import MachineLoad
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from llama_runner.request.model_inspection import Inspection
     from llama_runner.request.remote_stores import Opened
     from llama_runner.request.system_services import Services
-    from llama_runner.root_status import Status
     from llama_runner.serving.log_reader import ServerLog
     from llama_runner.serving.server_entry import ServerEntry
     from llama_runner.sources.hub.search import SearchResult
+    from llama_runner.status_report import Status
 
 
 class Management:
@@ -81,8 +81,8 @@ class Management:
     @property
     def config_file(self) -> ConfigFile:
         """The configuration file: read, check, change. ``UsageError`` without one."""
-        from llama_runner.config.config_file import ConfigFile  # noqa: PLC0415 - not on the warm path
         from llama_runner.config.errors import no_config_error  # noqa: PLC0415
+        from llama_runner.config.runner_configuration import ConfigFile  # noqa: PLC0415 - not on the warm path
         from llama_runner.serving import tuned_profiles  # noqa: PLC0415
 
         found = self._config_or_path
@@ -245,7 +245,7 @@ class Management:
 
     def status(self) -> Status:
         """Say what the store holds and which servers run. Reads records only."""
-        from llama_runner.root_status import read_status  # noqa: PLC0415 - not on the warm path
+        from llama_runner.status_report import read_status  # noqa: PLC0415 - not on the warm path
 
         return read_status(self.store, self._sink)
 

@@ -65,7 +65,7 @@ class Maker(Management):
         spec = spec_for(forecast_of(self.store, graph, plan), server)
         if not (request.offline and plan.pending):
             return PlanResult(graph, plan, spec)
-        from llama_runner.request.download_notices import missing  # noqa: PLC0415 - not on the warm path
+        from llama_runner.request.offline_check import missing  # noqa: PLC0415 - not on the warm path
 
         return PlanResult(graph, plan, spec, missing(plan))
 
@@ -86,7 +86,7 @@ class Maker(Management):
         check_users(server or ServerOptions())
         forecast = self.plan(model, server=server, **keywords)
         if forecast.missing:
-            from llama_runner.request.download_notices import check_offline  # noqa: PLC0415 - not on the warm path
+            from llama_runner.request.offline_check import check_offline  # noqa: PLC0415 - not on the warm path
 
             check_offline(forecast.plan)
         if forecast.plan.pending:

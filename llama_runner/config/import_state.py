@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.config.import_options import ModelDraft
 from llama_runner.config.import_paths import Paths
 from llama_runner.config.import_report import Report
-from llama_runner.config.reader import can_be_name
+from llama_runner.config.read_config_file import can_be_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -115,13 +115,13 @@ def check_own_code(directory: Path, choice: ConverterChoice) -> None:
     from llama_runner.convert.errors import own_code_error, reading  # noqa: PLC0415 - not on the warm path
     from llama_runner.convert.vocab.script_tokenizers import own_code  # noqa: PLC0415 - as above
 
-    source = ModelDirectory(directory)
+    source, name, has_pieces = ModelDirectory(directory), None, False
     with suppress(SourceError):  # a broken file is the script's to judge
-        settings = source.optional_object("tokenizer_config.json")
-        if (name := own_code(settings)) is None:
-            return
+        name = own_code(source.optional_object("tokenizer_config.json"))
         with reading(directory):
             has_pieces = any(path.suffix == ".model" for path in directory.iterdir())
+    if name is None:
+        return
     if not has_pieces or choice.architecture.startswith("ChatGLM"):
         raise own_code_error(name)
 

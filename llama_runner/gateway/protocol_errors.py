@@ -70,7 +70,7 @@ def failure_of(error: GatewayError) -> Failure:
     lines = [str(error), *(f"  {printable_message(line)}" for line in getattr(error, "log", ()))]
     lines += [f"hint: {error.hint}"] if error.hint else []
     field = getattr(error, "field", None)
-    return Failure(error.status, error.kind, "\n".join(lines), error.permanent, error.retry_after, field, error)
+    return Failure(error.status, error.kind, "\n".join(lines), error.permanent, error.retry_after, field, cause=error)
 
 
 def failure_of_answer(status: int, body: bytes) -> Failure:

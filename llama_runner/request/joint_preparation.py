@@ -9,9 +9,11 @@ from llama_runner.core.immutable_values import Value
 from llama_runner.core.merge_graphs import shared_targets
 from llama_runner.core.step import topological_order
 from llama_runner.core.url_redaction import redacted
-from llama_runner.request.download_notices import announce, check_offline
+from llama_runner.request.download_notices import announce
+from llama_runner.request.fallback_to_portable import falls_back
 from llama_runner.request.fits_machine_check import check_size
 from llama_runner.request.graph_locations import context_of
+from llama_runner.request.offline_check import check_offline
 from llama_runner.request.options import snapshot_of
 from llama_runner.request.pipeline_graph import Pipeline, graph_of
 from llama_runner.request.plan_and_execute import Preparation
@@ -85,7 +87,7 @@ class JointPreparation(Preparation):
         try:
             self._execute(observer, joint.plan, _shared_remote(requests), None, joint.title_of)
         except StepError as error:
-            if not any(self._falls_back(graph.programs, error) for graph in graphs):
+            if not any(falls_back(graph.programs, error, self._store.private, self._sink) for graph in graphs):
                 raise
 
     def _together(

@@ -148,7 +148,7 @@ def lora(folder: Path) -> Path:
     return folder
 
 
-HOLES = {
+HOLES: dict[str, Any] = {
     "version": "1.0", "truncation": None, "padding": None, "normalizer": None, "pre_tokenizer": None,
     "post_processor": None, "decoder": None,
     "added_tokens": [
