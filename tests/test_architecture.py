@@ -350,7 +350,7 @@ def test_the_gateway_listens_before_it_loads_the_pipeline() -> None:
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     heavy = HEAVY - {"llama_runner.gateway", "aiohttp"}
     heavy -= {"asyncio", "email", "concurrent.futures", "shutil", "_hashlib", "ssl"}  # those of aiohttp
-    pipeline = {"llama_runner.api", "llama_runner.request.pipeline_graph", "llama_runner.request.graph_locations"}
+    pipeline = {"llama_runner.api", "llama_runner.request.pipeline_graph", "llama_runner.request.graph_output_paths"}
     assert sorted(set(json.loads(done.stdout)) & (heavy | pipeline)) == []
 
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from llama_runner.core.step_interfaces import Workspace
-    from llama_runner.fidelity.made_file import MadeFile
     from llama_runner.fidelity.original import Original
+    from llama_runner.fidelity.vocabulary_of_gguf import MadeFile
 
 DRIVER = Path(__file__).with_name("original_driver.py")
 UNEXPLAINED_PERCENT, OTHER_NAME_PERCENT = 5, 1

@@ -364,8 +364,6 @@ class Children:
 
 def _pipeline() -> ModuleType:
     """Return what is used of the pipeline, for a thread: loading it takes a while the first time."""
-    from llama_runner.gateway import pipeline  # noqa: PLC0415 - once the gateway listens
-
     return pipeline
 
 
