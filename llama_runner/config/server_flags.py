@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_runner.core.immutable_values import Value
+from llama_runner.system.files import read_bounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 TABLE = Path(__file__).with_name("server_flags.txt")
 """One option a line: all spellings, ``=`` and its value (nothing for a flag), ``$`` and its environment variable."""
-
+_LARGEST = 1 << 20
 _KINDS = {
     "": "none",
     "N": "number",
@@ -106,7 +107,7 @@ class ServerFlags:
 
 def server_flags(capabilities: Capabilities | None = None) -> ServerFlags:
     """Return the options of installed programs, and of the pinned llama.cpp where they lack one."""
-    pinned = map(_parsed, TABLE.read_text(encoding="utf-8").splitlines())
+    pinned = map(_parsed, read_bounded(TABLE, _LARGEST).decode("utf-8").splitlines())
     return ServerFlags([*(flags_of(capabilities) if capabilities else ()), *pinned])
 
 
