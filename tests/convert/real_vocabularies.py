@@ -9,6 +9,7 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -65,7 +66,9 @@ def _fetched(archive: str) -> Path:
     with FileLock(folder / "fetch.lock"):
         if not path.is_file():
             try:
-                subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=SECONDS)
+                with TemporaryDirectory(dir=folder) as part:  # what is killed leaves no half of an archive
+                    subprocess.run(command, cwd=part, check=True, capture_output=True, timeout=SECONDS)
+                    (Path(part) / archive).replace(path)
             except (OSError, subprocess.SubprocessError) as error:
                 pytest.skip(f"{archive} cannot be fetched: {error}")
     assert hashlib.sha256(path.read_bytes()).hexdigest() == digest, archive

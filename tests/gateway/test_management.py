@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -295,6 +297,21 @@ def test_a_key_manages_only_with_the_right_to(gateway: Start, tmp_path: Path) ->
         assert httpx.get(f"{url}/events", headers=headers | {"Origin": "https://evil.example"}).status_code == 403
     page = {"Authorization": "Bearer boss-key-of-the-test", "Origin": "http://localhost:3000"}
     assert httpx.get(f"{url}/status", headers=page).status_code == 200
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts processes of another user")
+def test_another_user_of_the_machine_changes_nothing_without_a_key(running: Running) -> None:
+    def status(*words: str) -> str:
+        command = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", *words]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, user=65534, cwd="/")
+        return done.stdout
+
+    url = f"{running.url}/api/v1"
+    body = ("-H", "Content-Type: application/json", "-d", "{}")
+    assert status(f"{url}/status") == "200"
+    assert status(*body, f"{url}/reload") == "403"
+    assert status("-X", "DELETE", f"{url}/models/one") == "403"
+    assert httpx.post(f"{url}/reload", json={}).status_code == 200
 
 
 def test_events_go_on_after_the_last_one_that_was_read(api: Api, running: Running) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -205,6 +206,21 @@ def test_two_clients_that_pull_one_model_share_a_download(gateway: Running, clie
     thread.join()
     assert ends == ["success"]
     assert fetched(hub) == 1
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process are Linux's")
+def test_a_pull_that_fills_the_disk_is_told_and_goes_on_when_there_is_room(
+    gateway: Running, client: ollama.Client
+) -> None:
+    limits = resource.prlimit(gateway.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(gateway.process.pid, resource.RLIMIT_FSIZE, (100_000, limits[1]))  # of its jobs too
+    with pytest.raises(ollama.ResponseError) as failed:
+        client.pull("acme/demo-GGUF:Q4_K_M")
+    assert "no space left in" in str(failed.value)
+    assert not client.list().models
+    resource.prlimit(gateway.process.pid, resource.RLIMIT_FSIZE, limits)
+    assert client.pull("acme/demo-GGUF:Q4_K_M").status == "success"
+    assert client.chat("acme/demo-GGUF:Q4_K_M", ASKED, options=GREEDY).message.content == ANSWER
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.api import Runner
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.core.immutable_values import Value
 from llama_runner.gateway.errors import GatewayError, UnknownModel, gateway_error
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+    from llama_runner.api import Runner
     from llama_runner.gateway.created_models import CreatedStore
     from llama_runner.gateway.event_log import EventLog
     from llama_runner.gateway.gateway import Gateway
@@ -72,6 +72,8 @@ class Manager:
 
     def runner(self) -> Runner:
         """Return a ``Runner`` that reads the configuration anew."""
+        from llama_runner.api import Runner  # noqa: PLC0415 - the gateway listens before the pipeline is loaded
+
         return Runner(self.gateway.root, config=self.process.config)
 
     def question(self, call: str, **arguments: Any) -> Question:  # noqa: ANN401 - JSON

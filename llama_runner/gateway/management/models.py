@@ -12,8 +12,7 @@ from llama_runner.gateway.jobs import Work
 from llama_runner.gateway.management.running import states
 from llama_runner.gateway.ollama_downloads import check_repository
 from llama_runner.gateway.ollama_names import find_name, plain_name
-from llama_runner.library.list_models import time_text
-from llama_runner.library.model_names import Selection, select
+from llama_runner.system.utc_time import utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from llama_runner.gateway.management.operation import Call
     from llama_runner.gateway.served_models import DeclaredModel, ServedModel
     from llama_runner.library.list_models import Model
+    from llama_runner.library.model_names import Selection
 
 Json = dict[str, Any]
 
@@ -38,6 +38,8 @@ async def list_models(manager: Manager, call: Call) -> Json:
 async def _rows(manager: Manager) -> list[Json]:
     stored, kept = await manager.thread(lambda: _stored(manager))
     catalogue, phases = manager.gateway.catalogue, states(manager.gateway)
+    from llama_runner.library.model_names import Selection  # noqa: PLC0415 - after the gateway listens
+
     rows: list[Json] = []
     used: set[str] = set()
     for served in catalogue.served.values():
@@ -63,6 +65,8 @@ def _stored(manager: Manager) -> tuple[list[Model], set[str]]:
 
 def _selection(declared: DeclaredModel, stored: Iterable[Model]) -> Selection | None:
     """Return what a declared model has in the store; None where there is nothing."""
+    from llama_runner.library.model_names import Selection, select  # noqa: PLC0415 - after the gateway listens
+
     name = _store_name(declared)
     with suppress(UsageError):
         found = select([*stored], name, beginnings=False)
@@ -120,7 +124,7 @@ def _of_store(selection: Selection, kept: set[str]) -> Json:
         "revision": model.revision,
         "stored_as": model.name,
         "kept": model.name in kept,
-        "last_used": time_text(model.last_used),
+        "last_used": None if model.last_used is None else utc_text(model.last_used),
     }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from llama_runner.gateway.management.operations import OPERATIONS
 from llama_runner.gateway.management.running import Ticker
 from llama_runner.gateway.request_bodies import parsed
 from llama_runner.gateway.route_interface import client_of
+from llama_runner.serving.port_owner import users_of_connection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -80,6 +83,8 @@ def _handler(manager: Manager, operation: Operation) -> Callable[[web.Request], 
     async def handle(request: web.Request) -> web.StreamResponse:
         client = client_of(request)
         check_access(request, client)
+        if operation.method != "GET" and client is LOOPBACK:
+            await check_user(request)
         call = Call(client, _values(request, operation), await _body(request, operation), request)
         answer = await operation.handler(manager, call)
         if isinstance(answer, web.StreamResponse):
@@ -100,6 +105,20 @@ def check_access(request: web.Request, client: Client) -> None:
         raise Forbidden(f"pages of {origin!r} need a key to manage the gateway", hint="send Authorization: Bearer KEY")
     if client is LOOPBACK and request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site"):
         raise Forbidden("pages of another site need a key to manage the gateway", hint="send Authorization: Bearer KEY")
+
+
+async def check_user(request: web.Request) -> None:
+    """Raise ``Forbidden`` unless the process at the other end of a connection has the gateway's user, or is root's.
+
+    Who changes the configuration can run programs with the rights of the gateway.
+    """
+    transport = request.transport
+    ends = [transport.get_extra_info(name) for name in ("sockname", "peername")] if transport is not None else []
+    if len(ends) != 2 or not all(isinstance(end, tuple) for end in ends):  # noqa: PLR2004 - a UNIX socket has a mode
+        return
+    users = await asyncio.to_thread(users_of_connection, ends[0][1], ends[1][1])
+    if users is not None and (not users or not users <= {os.geteuid(), 0}):
+        raise Forbidden("another user of this machine needs a key to do this", hint="send Authorization: Bearer KEY")
 
 
 def _values(request: web.Request, operation: Operation) -> Json:

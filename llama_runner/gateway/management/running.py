@@ -31,17 +31,23 @@ def states(gateway: Gateway) -> dict[str, Json]:
         mine = Counter[str]()
         for name in names:
             mine.update(counts.get(name, {}))
-        answered = mine["first_byte_seconds_count"]
         found[model.name] = {
             **model.__dict__,
             "names": names,
             "slots": None,
             "requests": int(mine["request_seconds_count"]),
             "generated_tokens": int(mine["generated_tokens_total"]),
-            "first_byte_seconds": round(mine["first_byte_seconds_sum"] / answered, 4) if answered else None,
+            "first_byte_seconds": _mean(mine, "first_byte_seconds"),
+            "first_token_seconds": _mean(mine, "first_token_seconds"),
             "tokens_per_second": None,
         }
     return found
+
+
+def _mean(counts: Counter[str], name: str) -> float | None:
+    """Return the mean of a histogram; None while it is empty."""
+    count = counts[f"{name}_count"]
+    return round(counts[f"{name}_sum"] / count, 4) if count else None
 
 
 async def _slots(gateway: Gateway, name: str) -> Json | None:

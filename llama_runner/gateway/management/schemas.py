@@ -81,6 +81,7 @@ _RUNNING = {
     "requests": described(COUNT, "Requests that were answered since the gateway started."),
     "generated_tokens": described(COUNT, "Tokens that were generated since then."),
     "first_byte_seconds": described(maybe(NUMBER), "Mean time to the first byte of these answers."),
+    "first_token_seconds": described(maybe(NUMBER), "Mean time to the first token of those that were streamed."),
     "tokens_per_second": described(maybe(NUMBER), "Of the last seconds; null without a reader of events."),
 }
 

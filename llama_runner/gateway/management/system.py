@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.config.runner_configuration import KeyChange
-from llama_runner.config.schema import schema
 from llama_runner.gateway.children import process_name
 from llama_runner.gateway.errors import BadRequest, CallFailed
 from llama_runner.gateway.jobs import Work
@@ -14,6 +12,7 @@ from llama_runner.gateway.management.streams import send_log
 from llama_runner.version import __version__
 
 if TYPE_CHECKING:
+    from llama_runner.config.runner_configuration import ConfigFile, KeyChange
     from llama_runner.gateway.management.manager import Manager
     from llama_runner.gateway.management.operation import Call
 
@@ -94,12 +93,14 @@ async def read_configuration(manager: Manager, _: Call) -> Json:
     return found
 
 
-def _file(manager: Manager) -> Any:  # noqa: ANN401 - ConfigFile
+def _file(manager: Manager) -> ConfigFile:
     return manager.runner().config_file
 
 
 async def configuration_schema(_manager: Manager, _: Call) -> Json:
     """Return the JSON Schema of the file."""
+    from llama_runner.config.schema import schema  # noqa: PLC0415 - only when it is asked for
+
     return schema()
 
 
@@ -134,6 +135,8 @@ async def change_configuration(manager: Manager, call: Call) -> Json:
 
 
 def _change(given: Json, where: str) -> KeyChange:
+    from llama_runner.config.runner_configuration import KeyChange  # noqa: PLC0415 - only for changes
+
     is_unset = given.get("unset", False)
     if is_unset == ("value" in given):
         raise BadRequest(f"{where}: give a value, or unset", field=where)
