@@ -49,12 +49,12 @@ if TYPE_CHECKING:
     from llama_runner.llama_cpp.installed_builds import Build, BuildStore
     from llama_runner.llama_cpp.newer_versions import Updates
     from llama_runner.recommend.recommendation import Recommendation
+    from llama_runner.request.check_model import CheckResult
     from llama_runner.request.lock_differences import LockDiffers
     from llama_runner.request.lock_models import LockResult
     from llama_runner.request.model_inspection import Inspection
     from llama_runner.request.result_types import BuildResult, ModelFile, PlanResult, Prepared
     from llama_runner.request.system_services import Service
-    from llama_runner.root_status import Status
     from llama_runner.serving.async_server import AsyncServer
     from llama_runner.serving.errors import AmbiguousName, NoSuchServer, PortTaken
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from llama_runner.serving.server_process import Server
     from llama_runner.serving.tuned_profiles import CannotKeep
     from llama_runner.sources.hub.search import SearchResult
+    from llama_runner.status_report import Status
     from llama_runner.version import __version__
 
 __all__ = [
@@ -76,6 +77,7 @@ __all__ = [
     "BuildStore",
     "CannotGenerate",
     "CannotKeep",
+    "CheckResult",
     "Client",
     "Config",
     "ConfigError",
@@ -180,6 +182,7 @@ _WHERE = {
     "llama_runner.llama_cpp.installed_builds": ("Build", "BuildStore"),
     "llama_runner.llama_cpp.newer_versions": ("Updates",),
     "llama_runner.recommend.recommendation": ("Recommendation",),
+    "llama_runner.request.check_model": ("CheckResult",),
     "llama_runner.request.lock_models": ("LockResult",),
     "llama_runner.request.lock_differences": ("LockDiffers",),
     "llama_runner.request.model_inspection": ("Inspection",),
@@ -194,7 +197,7 @@ _WHERE = {
     "llama_runner.serving.server_entry": ("ServerEntry",),
     "llama_runner.serving.server_process": ("Server",),
     "llama_runner.sources.hub.search": ("SearchResult",),
-    "llama_runner.root_status": ("Status",),
+    "llama_runner.status_report": ("Status",),
     "llama_runner.version": ("__version__",),
 }
 """The module of each public name."""

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 from llama_runner.api_preparation import Maker
 from llama_runner.core.events import Noticed, Warned
 from llama_runner.core.option_values import wrong_value_error
-from llama_runner.request.graph_locations import spec_for
+from llama_runner.request.graph_output_paths import spec_for
 from llama_runner.request.result_types import Prepared
 from llama_runner.request.runner_methods import public_method
 from llama_runner.serving.launch_check import checked
@@ -160,19 +160,26 @@ class Runner(Maker):
 
     @public_method
     def down(self, *, config: Config | str | os.PathLike[str] | None = None) -> list[ServerEntry]:
-        """Stop the servers and the gateway that run for a configuration; return their entries."""
-        return self.deployment(config=config).down()
+        """Stop the servers and the gateway that run for a configuration; return their entries.
+
+        The file is not read. Without one, what runs for the only configuration of this root is stopped; ``UsageError``
+        for several.
+        """
+        from llama_runner.config.stop_servers import down  # noqa: PLC0415 - not on the warm path
+
+        return down(self.servers, self._config_path(config), self._sink)
 
     @public_method
     def reload(self, *, config: Config | str | os.PathLike[str] | None = None) -> list[ServerEntry]:
         """Let what runs for a configuration follow a change of the file; return the entries of that.
 
-        Only models whose launch changed are stopped and started. Raises ``ServerError`` for a server in the foreground
+        Only models whose launch changed are stopped and started; what serves some models of the file goes on with
+        these. Raises ``ServerError`` for a server in the foreground
         of another process whose launch changed, and for a gateway that cannot use the file.
         """
         from llama_runner.config.reloading import reload  # noqa: PLC0415 - not on the warm path
 
-        return reload(self.deployment(config=config), self.prepare, lambda: self.up(config=config))
+        return reload(partial(self.deployment, config=config), self.prepare, partial(self.up, config=config))
 
     @public_method
     def ensure_ready(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.events import Noticed, Sink
@@ -12,12 +13,12 @@ from llama_runner.store.artifacts import Store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from llama_runner.config.config import Config
-    from llama_runner.config.config_file import ConfigFile
+    from llama_runner.config.runner_configuration import ConfigFile
     from llama_runner.config.table_types import Settings
     from llama_runner.doctor import Diagnosis
+    from llama_runner.doctor.machine_load import MachineLoad
     from llama_runner.library.declared_models import DeclaredModels
     from llama_runner.library.gc import Collected
     from llama_runner.library.model_library import Library
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
     from llama_runner.request.model_inspection import Inspection
     from llama_runner.request.remote_stores import Opened
     from llama_runner.request.system_services import Services
-    from llama_runner.root_status import Status
     from llama_runner.serving.log_reader import ServerLog
     from llama_runner.serving.server_entry import ServerEntry
     from llama_runner.sources.hub.search import SearchResult
+    from llama_runner.status_report import Status
 
 
 class Management:
@@ -69,11 +70,19 @@ class Management:
             return Config.load(found)
         return found
 
+    def _config_path(self, config: Config | str | os.PathLike[str] | None) -> Path | None:
+        """Return the path of a configuration, or of that of this root, without reading it; None without one."""
+        found = self._config_or_path if config is None else config
+        if found is None:
+            return None
+        named = found if isinstance(found, (str, os.PathLike)) else found.path
+        return Path(os.path.abspath(layout.user_path(named)))  # noqa: PTH100 - links are not followed
+
     @property
     def config_file(self) -> ConfigFile:
         """The configuration file: read, check, change. ``UsageError`` without one."""
-        from llama_runner.config.config_file import ConfigFile  # noqa: PLC0415 - not on the warm path
         from llama_runner.config.errors import no_config_error  # noqa: PLC0415
+        from llama_runner.config.runner_configuration import ConfigFile  # noqa: PLC0415 - not on the warm path
         from llama_runner.serving import tuned_profiles  # noqa: PLC0415
 
         found = self._config_or_path
@@ -109,17 +118,21 @@ class Management:
         )
 
     def _declared_models(self) -> DeclaredModels:
-        """Return what the configuration declares, and what those declare that were used with this root."""
+        """Return what the configuration and those that were used with this root declare, and what clients pulled."""
         from llama_runner.config.files_for_gc import used_configs  # noqa: PLC0415 - not on the warm path
-        from llama_runner.library.declared_models import DeclaredModels  # noqa: PLC0415
+        from llama_runner.library.declared_models import DeclaredModels, pulled_by_clients  # noqa: PLC0415
+        from llama_runner.sources.hub.names import bare_source  # noqa: PLC0415
 
+        pulled = pulled_by_clients(self.store.private)
         own = [] if self.config is None else [self.config]
         found = [*own, *used_configs(self.store.private, self._sink, own)]
+        found_pulled = frozenset(map(bare_source, pulled.values()))
         if not found:
-            return DeclaredModels()
+            return DeclaredModels(pulled, pulled=found_pulled)
         from llama_runner.config.store_names import store_names  # noqa: PLC0415 - only with a file
 
-        return DeclaredModels(*store_names(found))
+        names, sources = store_names(found)
+        return DeclaredModels({**pulled, **names}, sources, found_pulled)
 
     @property
     def services(self) -> Services:
@@ -232,9 +245,15 @@ class Management:
 
     def status(self) -> Status:
         """Say what the store holds and which servers run. Reads records only."""
-        from llama_runner.root_status import read_status  # noqa: PLC0415 - not on the warm path
+        from llama_runner.status_report import read_status  # noqa: PLC0415 - not on the warm path
 
         return read_status(self.store, self._sink)
+
+    def machine(self) -> MachineLoad:
+        """Return how much of processors, memory, disk and devices is in use now."""
+        from llama_runner.doctor.machine_load import machine_load  # noqa: PLC0415 - not on the warm path
+
+        return machine_load(self.root)
 
     def doctor(self) -> Diagnosis:
         """Say what this machine is and has, and what is in the way. Uses no network, and has no secrets."""

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 from llama_runner.api_management import Management
 from llama_runner.core.option_values import wrong_value_error
 from llama_runner.request.binaries_graph import programs_graph_of
-from llama_runner.request.graph_locations import forecast_of, made_of, made_programs_of, path_of, prepared_of, spec_for
+from llama_runner.request.graph_output_paths import (
+    forecast_of,
+    made_of,
+    made_programs_of,
+    path_of,
+    prepared_of,
+    spec_for,
+)
 from llama_runner.request.output_copies import check_output, copied
 from llama_runner.request.pipeline_graph import NothingToMake, graph_of
 from llama_runner.request.plan_and_execute import Preparation
@@ -65,7 +72,7 @@ class Maker(Management):
         spec = spec_for(forecast_of(self.store, graph, plan), server)
         if not (request.offline and plan.pending):
             return PlanResult(graph, plan, spec)
-        from llama_runner.request.download_notices import missing  # noqa: PLC0415 - not on the warm path
+        from llama_runner.request.offline_check import missing  # noqa: PLC0415 - not on the warm path
 
         return PlanResult(graph, plan, spec, missing(plan))
 
@@ -86,7 +93,7 @@ class Maker(Management):
         check_users(server or ServerOptions())
         forecast = self.plan(model, server=server, **keywords)
         if forecast.missing:
-            from llama_runner.request.download_notices import check_offline  # noqa: PLC0415 - not on the warm path
+            from llama_runner.request.offline_check import check_offline  # noqa: PLC0415 - not on the warm path
 
             check_offline(forecast.plan)
         if forecast.plan.pending:
@@ -201,17 +208,22 @@ class Maker(Management):
         model: str | Path | None = None,
         *,
         original: str | Path | None = None,
+        against_original: bool = False,
         **keywords: Unpack[RunnerKeywords],
     ) -> CheckResult:
         """Compare a model file with its original: tokens, chat template, special tokens. Makes what is missing.
 
+        With ``against_original`` also the logits, computed by transformers in 32 bits: the environment of llama.cpp's
+        own converter is made for that, and the original needs memory for four bytes a weight.
         ``original`` is that of a GGUF model: a directory, or a name on the Hub; by default the repository that its
         model card names. Of a model on the Hub only small files are fetched. The result is recorded.
         """
         from llama_runner.request.check_model import ModelChecker  # noqa: PLC0415 - not on the warm path
 
         model, _, keywords = self._declared(model, None, keywords)
-        return ModelChecker(self.store, self._sink, lock_timeout=self._lock_timeout).check(model, keywords, original)
+        return ModelChecker(self.store, self._sink, lock_timeout=self._lock_timeout).check(
+            model, keywords, original, against_original=against_original
+        )
 
     @public_method
     def lock(self, *models: str | Path, **keywords: Unpack[RunnerKeywords]) -> LockResult:

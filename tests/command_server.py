@@ -2,7 +2,7 @@
 
 ``python -m tests.command_server FD`` reads one byte with four descriptors from a socket for each command: the socket of
 that command and its standard streams. A child of its own runs ``llama_runner.__main__`` with arguments, environment and
-working directory of the command, to the normal end of the interpreter.
+working directory of the command, and ends as an interpreter does, except that objects are not freed one by one.
 
 Imported are modules that read no environment. What such a command does not show is how long an import takes, and what
 a hostile working directory or ``PYTHONPATH`` does: tests of that start an interpreter.
@@ -10,21 +10,24 @@ a hostile working directory or ``PYTHONPATH`` does: tests of that start an inter
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import locale
 import os
 import pkgutil
+import select
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -110,40 +113,58 @@ def _read_all(descriptor: int) -> str:
 
 def serve(control: socket.socket) -> list[str]:
     """Fork for each command; return its words in the child that is to run it."""
+    ended, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    running: dict[int, socket.socket] = {}
     while True:
-        try:
-            _, descriptors, _, _ = socket.recv_fds(control, 1, 4)
-        except KeyboardInterrupt:
-            descriptors = []
+        readable = select.select([control.fileno(), ended], [], [])[0]
+        if ended in readable:
+            os.read(ended, 1 << 12)
+            _report_ended(running)
+        if control.fileno() not in readable:
+            continue
+        _, descriptors, _, _ = socket.recv_fds(control, 1, 4)
         if not descriptors:
             os._exit(0)
-        with suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        if os.fork():
-            for descriptor in descriptors:
-                os.close(descriptor)
-            continue
-        control.close()
-        connection = socket.socket(fileno=descriptors[0])
+        connection, streams = socket.socket(fileno=descriptors[0]), descriptors[1:]
         with connection.makefile("r") as requests:
             words, environment, cwd = json.loads(requests.readline())
-        if pid := os.fork():
-            for descriptor in descriptors[1:]:
-                os.close(descriptor)
-            connection.sendall(f"{pid}\n".encode())
-            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            connection.sendall(f"{status}\n".encode())
-            os._exit(0)
-        connection.close()
-        for number, descriptor in enumerate(descriptors[1:]):
-            os.dup2(descriptor, number)
+        if not (pid := os.fork()):
+            break
+        for descriptor in streams:
             os.close(descriptor)
-        os.chdir(cwd)
-        os.environ.clear()
-        os.environ.update(environment)
-        sys.path[0] = cwd
-        return [str(word) for word in words]
+        running[pid] = connection
+        connection.sendall(f"{pid}\n".encode())
+    for other in (control, connection, *running.values()):
+        other.close()
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.close(ended)
+    os.close(wake)
+    _become(streams, environment, cwd)
+    return [str(word) for word in words]
+
+
+def _become(streams: Sequence[int], environment: Mapping[str, str], cwd: str) -> None:
+    """Take the standard streams, the environment and the working directory of a command."""
+    for number, descriptor in enumerate(streams):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path[0] = cwd
+
+
+def _report_ended(running: dict[int, socket.socket]) -> None:
+    """Tell those who asked for commands that have ended their status."""
+    with suppress(ChildProcessError):
+        while (found := os.waitpid(-1, os.WNOHANG))[0]:
+            if connection := running.pop(found[0], None):
+                with connection, suppress(OSError):
+                    connection.sendall(f"{os.waitstatus_to_exitcode(found[1])}\n".encode())
 
 
 def import_all() -> None:
@@ -158,13 +179,40 @@ def import_all() -> None:
                 import_module(found.name)
 
 
+def leave(status: object) -> NoReturn:
+    """End the process as ``sys.exit`` does: threads, functions of ``atexit``, streams.
+
+    To free every object, as the interpreter does then, takes 50 ms in a fork: each page is copied for it.
+    """
+    code = status if isinstance(status, int) else int(status is not None)
+    if status is not None and not isinstance(status, int):
+        sys.stderr.write(f"{status}\n")
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        sys.stderr.write(f"Exception ignored in: {sys.stdout!r}\n{type(error).__name__}: {error}\n")
+        code = 120
+    with suppress(OSError):
+        sys.stderr.flush()
+    os._exit(code & 255)
+
+
 if __name__ == "__main__":
     import_all()
     do_not_sync()
     gc.freeze()
     tempfile.tempdir = None
-    command = serve(socket.socket(fileno=int(sys.argv[1])))
+    try:
+        command = serve(socket.socket(fileno=int(sys.argv[1])))
+    except KeyboardInterrupt:
+        os._exit(0)
     from llama_runner import __main__
 
     sys.argv = [str(__main__.__file__), *command]
-    sys.exit(__main__.main())
+    try:
+        result: object = __main__.main()
+    except SystemExit as error:
+        result = error.code
+    leave(result)

@@ -16,9 +16,18 @@ import pytest
 
 from tests.command_server import CommandServer, do_not_sync
 from tests.fakehub.fixtures import certificate, hub, user_of_the_hub
-from tests.shared_root import REPOSITORY, Files, check_builds, files_of, link_builds, root_of_the_run, shared_root
+from tests.shared_root import (
+    REPOSITORY,
+    Files,
+    check_builds,
+    files_of,
+    link_builds,
+    programs_of,
+    root_of_the_run,
+    shared_root,
+)
 
-__all__ = ["REPOSITORY", "certificate", "hub", "shared_root", "user_of_the_hub"]
+__all__ = ["REPOSITORY", "certificate", "hub", "programs_of", "shared_root", "user_of_the_hub"]
 
 MODULE = [sys.executable, "-m", "llama_runner"]
 
@@ -58,10 +67,10 @@ KEPT = ("LLAMA_RUNNER_TEST_ROOT", "LLAMA_RUNNER_REFERENCE_PYTHON", "LLAMA_RUNNER
 
 
 @pytest.fixture(scope="session")
-def binaries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def binaries(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return a root of this run where everything that the demo model needs is made, by the real pipeline."""
     base = tmp_path_factory.getbasetemp()
-    root = root_of_the_run(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+    root = root_of_the_run(base.parent if hasattr(request.config, "workerinput") else base)
     WATCHED.update({directory: files_of(directory) for directory in (root / "bins", shared_root() / "bins")})
     yield root
     check_builds(root)
@@ -94,6 +103,10 @@ def root(tmp_path: Path, binaries: Path) -> Path:
     path = tmp_path / "a röot"
     link_builds(binaries, path)
     return path
+
+
+NO_PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+"""For a pytest in a process of its own: the plugins of all packages that are installed take more than a second."""
 
 
 class Result:

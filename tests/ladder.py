@@ -19,12 +19,12 @@ LADDER: tuple[frozenset[str], ...] = (
     frozenset({"request"}),
     frozenset({"benchmark", "config", "doctor", "library", "recommend"}),
     frozenset({"generate"}),
-    frozenset({"api", "api_preparation", "api_management", "root_status"}),
+    frozenset({"api", "api_preparation", "api_management", "status_report"}),
     frozenset({"gateway"}),
     frozenset({"cli", "pytest_plugin", "pytest_servers", "server"}),
     frozenset({"run_server", "__main__"}),
 )
 """From the bottom up. A package imports only from those below it; packages on one rung do not import each other.
 
-Modules that stand alone (``api`` and ``root_status``, the two of the pytest plugin) may import their neighbours.
+Modules that stand alone (``api`` and ``status_report``, the two of the pytest plugin) may import their neighbours.
 """

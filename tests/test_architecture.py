@@ -18,14 +18,14 @@ import pytest
 from tests.conftest import Command
 from tests.ladder import LADDER, PACKAGE
 
-ALONE = frozenset({"api", "api_preparation", "api_management", "root_status", "pytest_plugin", "pytest_servers"})
+ALONE = frozenset({"api", "api_preparation", "api_management", "status_report", "pytest_plugin", "pytest_servers"})
 
 HEAVY = {
     "shutil", "numpy", "gguf", "huggingface_hub", "httpx", "httpx2",
     "click", "rich", "tqdm", "sqlite3", "safetensors", "filelock", "yaml", "tomlkit",
     "packaging", "platformdirs", "psutil", "cpuinfo", "cmake", "ninja", "importlib.metadata", "concurrent.futures",
     "asyncio", "email", "llama_runner.convert.errors", "llama_runner.convert.prepare_checkpoint",
-    "llama_runner.root_status", "llama_runner.client", "llama_runner.remote", "llama_runner.gateway", "aiohttp",
+    "llama_runner.status_report", "llama_runner.client", "llama_runner.remote", "llama_runner.gateway", "aiohttp",
     "fsspec", "s3fs", "cyclonedx", "packageurl", "_hashlib", "ssl", "tomllib",
 }  # fmt: skip
 
@@ -156,7 +156,7 @@ json.dump(sorted(sys.modules), sys.stdout)
 
 
 READERS = {
-    *("system", "doctor", "official_script_runner.py", "original_driver.py"),
+    *("system", "doctor", "official_script_runner.py", "original_driver.py", "numbers_driver.py"),
     *(
         "system/gpu_memory.py",
         "serving/reaper.py",
@@ -189,7 +189,7 @@ def test_11_20_files_are_read_through_the_one_module_that_refuses_fifos_and_devi
 
 
 MOVING = {
-    "request/originals.py": "small files of an original that were fetched, as one directory",
+    "request/find_original.py": "files of an original that were fetched, as one directory; a model's vocabulary",
     "remote/shared_store.py": "a file that was fetched part by part, into staging",
     "system/files.py": "replaces a file by its new content",
     "system/atomic_output.py": "a file that the user asked for",
@@ -348,9 +348,9 @@ def test_a_command_defines_no_options_of_other_commands_and_collects_no_garbage_
 def test_the_gateway_listens_before_it_loads_the_pipeline() -> None:
     code = "import json, sys\nimport llama_runner.gateway.main_process\nprint(json.dumps(list(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    of_aiohttp = {"asyncio", "email", "aiohttp", "concurrent.futures", "shutil", "ssl", "_hashlib"}
-    heavy = HEAVY - of_aiohttp - {"llama_runner.gateway", "tomllib"}
-    pipeline = {"llama_runner.api", "llama_runner.request.graph", "llama_runner.request.graph_locations"}
+    heavy = HEAVY - {"llama_runner.gateway", "aiohttp"}
+    heavy -= {"asyncio", "email", "concurrent.futures", "shutil", "_hashlib", "ssl"}  # those of aiohttp
+    pipeline = {"llama_runner.api", "llama_runner.request.pipeline_graph", "llama_runner.request.graph_output_paths"}
     assert sorted(set(json.loads(done.stdout)) & (heavy | pipeline)) == []
 
 
@@ -401,7 +401,7 @@ def third_party() -> set[str]:
     """Return the distributions that the package imports or starts."""
     found: set[str] = set()
     for path in PACKAGE.rglob("*.py"):
-        if path.name == "official_script_runner.py":  # runs in an environment of its own
+        if path.name in ("official_script_runner.py", "numbers_driver.py"):  # run in an environment of their own
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):

@@ -49,7 +49,7 @@ def test_the_command_works(
     file = Runner(binaries).prepare(demo=True).model
     hub.repo("org/model", {"model-Q4_K_M.gguf": file, "model-Q8_0.gguf": file})
     text, adapter = tmp_path / "text.txt", write_adapter(tmp_path / "adapter.gguf", file, 1)
-    text.write_text(" ".join(map(str, range(1500))))
+    text.write_text(" ".join(map(str, range(500))))
     meant = {"DIR": str(model), "FILE": str(file), "ORG/MODEL": "org/model", "WORDS": "model", "TEXT": str(text)}
     meant["ADAPTER"] = str(adapter)
     words = [re.sub("|".join(meant), lambda found: meant[found[0]], word) for word in shlex.split(command)]

@@ -30,6 +30,11 @@ from llama_runner.cli.help import GroupedCommand
     help="What a GGUF model was made of.",
     default_text="what its model card names",
 )
+@shared.option(
+    "--against-original",
+    is_flag=True,
+    help="Compare the logits too: the original is computed by transformers, in an environment with torch (1.1 GB).",
+)
 @shared.option("--strict", is_flag=True, help="Count every difference as an error, llama.cpp's own too.")
 def check(**given: Any) -> None:
     """Compare tokens, chat template and special tokens of a model with its original.
@@ -37,7 +42,9 @@ def check(**given: Any) -> None:
     A model that is given as safetensors is converted first, if it is not yet. Of a model on the Hub only small files
     are fetched. The result is recorded. The exit status is 6 if the file is not like its original.
     """
-    found = runner_for(given).check_model(original=given["original"], **keywords(given))
+    found = runner_for(given).check_model(
+        original=given["original"], against_original=given["against_original"], **keywords(given)
+    )
     if given["as_json"]:
         click.echo(json.dumps(found.to_json()))
     else:

@@ -118,7 +118,7 @@ def edit(**given: Any) -> None:
     """
     from llama_runner.config.edit import replace_text  # noqa: PLC0415 - not for --help
     from llama_runner.config.errors import ConfigError  # noqa: PLC0415
-    from llama_runner.config.reader import text_of  # noqa: PLC0415
+    from llama_runner.config.read_config_file import text_of  # noqa: PLC0415
     from llama_runner.system.files import write_atomically  # noqa: PLC0415
 
     if not (os.environ.get("VISUAL") or os.environ.get("EDITOR") or _asks()):

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from llama_runner.cli.progress_bars import ProgressBars
     from llama_runner.config.deployment import DeploymentPlan
     from llama_runner.request.result_types import PlanResult, Prepared
-    from llama_runner.root_status import Status
     from llama_runner.serving.running_server import RunningServer
     from llama_runner.serving.server_process import Server
+    from llama_runner.status_report import Status
 
 _LINE_EVERY_S = 10.0
 _RATE_OVER_S = 10.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +78,7 @@ def up(**given: Any) -> None:
 def gateway(**given: Any) -> None:
     """Serve the declared models behind one endpoint; each is prepared and loaded when it is asked for.
 
-    Speaks the APIs of OpenAI, Anthropic and Ollama. Needs the extra llama-runner[gateway].
+    Clients use the APIs of OpenAI, Anthropic or Ollama. Needs the extra llama-runner[gateway].
     """
     path = _config(given)
     runner = runner_for(given)
@@ -91,8 +92,11 @@ def gateway(**given: Any) -> None:
 @click.command(cls=GroupedCommand)
 @shared.store
 def down(**given: Any) -> None:
-    """Stop what runs for the configuration: its servers and its gateway."""
-    stopped = runner_for(given).down(config=_config(given))
+    """Stop what runs for the configuration: its servers and its gateway.
+
+    The file is not read, so that it may have mistakes or be gone.
+    """
+    stopped = runner_for(given).down(config=config_path(given))
     if given["as_json"]:
         click.echo(json.dumps(stopped))
     elif stopped:
@@ -126,7 +130,8 @@ def _tell(entry: ServerEntry, given: dict[str, Any]) -> None:
     say(f"ready     {' '.join(entry.get('urls') or [entry.url])}", f"process   {entry.pid}", f"log       {entry.log}")
     if entry.get("models"):
         say(f"models    {', '.join(map(printable, entry['models']))}")
-    say("stop      llama-runner down")
+    places = [word for name in ("config", "root") if given.get(name) for word in (f"--{name}", str(given[name]))]
+    say(printable(f"stop      {shlex.join(['llama-runner', 'down', *places])}"))
 
 
 def _run_one(given: dict[str, Any], deployment: Deployment) -> None:
@@ -159,6 +164,8 @@ def _show(line: str) -> None:
             say(*(f"ready     {url}" for url in said["urls"]), f"models    {', '.join(map(printable, said['models']))}")
         case "warned" | "reload_failed":
             say(f"warning: {said.get('text') or said.get('error')}", err=True)
+            if said.get("hint"):
+                say(f"hint: {said['hint']}", err=True)
         case "load_failed" | "model_died":
             say(f"warning: {said['model']}: {said['text']}", err=True)
     sys.stdout.flush()

@@ -11,7 +11,7 @@ from llama_runner.config.find import FILE_NAME
 from llama_runner.config.known_keys import ADAPTER, SOURCES
 from llama_runner.config.layers import Resolved, resolved
 from llama_runner.config.presets import PRESETS
-from llama_runner.config.reader import Reader
+from llama_runner.config.read_config_file import Reader
 from llama_runner.config.table_types import Adapter, Gateway, Memory, Model, Settings, StoreTable, Variant
 from llama_runner.core.immutable_values import Value
 from llama_runner.store.layout import user_path

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.config.errors import no_models_error
 from llama_runner.config.files_for_gc import remember_config
 from llama_runner.core.immutable_values import Value
-from llama_runner.request.graph_locations import forecast_of, spec_for
+from llama_runner.request.graph_output_paths import forecast_of, spec_for
 from llama_runner.request.joint_preparation import JointPreparation
 from llama_runner.request.lock_file import NAME as LOCK_FILE
 from llama_runner.request.pipeline_graph import graph_of
 from llama_runner.request.plan_text import why_text
 from llama_runner.request.resolve_request import Request
 from llama_runner.serving import find_and_stop, gateway_process, server_log, server_registry
-from llama_runner.serving.errors import NoSuchServer
-from llama_runner.serving.server_entry import ServerEntry
 from llama_runner.store import layout
 
 if TYPE_CHECKING:
@@ -31,6 +28,7 @@ if TYPE_CHECKING:
     from llama_runner.request.remote_stores import Opened
     from llama_runner.request.result_types import Prepared
     from llama_runner.serving.llama_server.launch_spec import ServerSpec
+    from llama_runner.serving.server_entry import ServerEntry
     from llama_runner.store.artifacts import Store
 
 
@@ -153,14 +151,6 @@ class Deployment:
         return [
             about for about in server_registry.running(self.servers) if about.get("config") == str(self.config.path)
         ]
-
-    def down(self) -> list[ServerEntry]:
-        """Stop what runs for this configuration, and return the entries of that."""
-        stopped = []
-        for about in self.running():
-            with suppress(NoSuchServer):  # it has ended by itself meanwhile
-                stopped += find_and_stop.stop(self.servers, str(about["pid"]), self._sink)
-        return list(map(ServerEntry, stopped))
 
     def gateway_arguments(self, listen: Iterable[str] = (), *, log_prompts: bool = False) -> list[str]:
         """Return the arguments of ``python -m llama_runner.gateway`` for these models, with a new log."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.config.config import Config
 from llama_runner.config.errors import ConfigError, dotted
 from llama_runner.config.key_path import Keys, read_key, read_typed
-from llama_runner.config.reader import LARGEST, can_be_name, text_of
+from llama_runner.config.read_config_file import LARGEST, can_be_name, text_of
 from llama_runner.config.toml import TOMLDecodeError, loads
 from llama_runner.config.toml_statements import renamed, without
 from llama_runner.core.errors import StoreError, UsageError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.config.import_options import ModelDraft
 from llama_runner.config.import_paths import Paths
 from llama_runner.config.import_report import Report
-from llama_runner.config.reader import can_be_name
+from llama_runner.config.read_config_file import can_be_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -86,7 +86,7 @@ class Context:
         free = []
         for each in names:
             if each in taken or not can_be_name(each):
-                note = "another model has this name" if each in taken else "no model can be called so"
+                note = "another model has this name" if each in taken else "not a name that a model can have"
                 self.report.add(self.lines[model], f"alias {each}", "not taken", "", note)
             else:
                 taken.add(each)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.config.errors import dotted
 from llama_runner.config.import_paths import with_variables
 from llama_runner.config.import_report import MOST_PARTS, too_many_parts_error
-from llama_runner.config.reader import can_be_name
+from llama_runner.config.read_config_file import can_be_name
 from llama_runner.config.value_types import has_secret
 from llama_runner.core.url_redaction import redacted
 
@@ -55,7 +55,7 @@ class ModelTable:
     def alias(self, line: int, text: str, name: str, note: str = "") -> None:
         """Take a name of the model. The first one may become its own; then it is no alias."""
         if not can_be_name(name) or holds_secret(name):
-            self.skip(line, text, "no model can be called so")
+            self.skip(line, text, "not a name that a model can have")
         else:
             self.aliases.append(name)
             self._add(line, text, "taken", ("aliases",), note)

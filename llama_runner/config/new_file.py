@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from llama_runner.config.edit import model_text
-from llama_runner.config.reader import can_be_name
+from llama_runner.config.read_config_file import can_be_name
 from llama_runner.config.schema import FILE_NAME
 
 _HEAD = f"""\

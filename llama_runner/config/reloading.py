@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import ServerError
-from llama_runner.request.graph_locations import spec_for
-from llama_runner.serving import gateway_process
-from llama_runner.serving.errors import runs_in_foreground_error
+from llama_runner.request.graph_output_paths import spec_for
+from llama_runner.serving import find_and_stop, gateway_process
+from llama_runner.serving.errors import NoSuchServer, runs_in_foreground_error
 from llama_runner.serving.server_entry import ServerEntry
 
 if TYPE_CHECKING:
@@ -24,30 +25,45 @@ def nothing_runs_error(path: Path) -> ServerError:
 
 
 def reload(
-    deployment: Deployment, prepare_one: Callable[..., Prepared], up: Callable[[], ServerEntry]
+    deployment_of: Callable[..., Deployment], prepare_one: Callable[..., Prepared], up: Callable[..., ServerEntry]
 ) -> list[ServerEntry]:
-    """See ``Runner.reload``; ``up`` is ``Runner.up``."""
-    running = deployment.running()
+    """See ``Runner.reload``. ``deployment_of`` and ``up`` take names of models and are those of ``Runner``.
+
+    What serves some models of the file goes on with these.
+    """
+    every = deployment_of()
+    running = every.running()
     if not running:
-        raise nothing_runs_error(deployment.config.path)
+        raise nothing_runs_error(every.config.path)
     gateways = [about for about in running if about.get("kind") == gateway_process.NAME]
-    if gateways and not deployment.is_one_server:
-        deployment.prepare(prepare_one)  # a gateway loads at once then
+    for about in gateways:
+        served = deployment_of(*(about.get("only") or ()))
+        if not served.is_one_server:
+            served.prepare(prepare_one)  # a gateway loads at once then
     if gateways:
-        return [gateway_process.reload_gateway(deployment.servers, about) for about in gateways]
-    return [ServerEntry(about) for about in running] if _is_unchanged(deployment, prepare_one, running) else [up()]
+        return [gateway_process.reload_gateway(every.servers, about) for about in gateways]
+    return [
+        _followed(deployment_of(name), prepare_one, up, about) if _is_model(every, name) else ServerEntry(about)
+        for about in running
+        for name in (str(about["alias"]),)
+    ]
 
 
-def _is_unchanged(deployment: Deployment, prepare_one: Callable[..., Prepared], running: list[dict[str, Any]]) -> bool:
-    """Whether the one server that runs is the one that the file asks for; else it is stopped."""
-    prepared = deployment.prepare(prepare_one)
-    if deployment.is_one_server and len(running) == 1:
-        [(name, layers)] = deployment.models.items()
-        spec = spec_for(prepared[name], layers.server)
-        if running[0].get("spec") == spec.digest:
-            return True
-    for about in running:
-        if not about.get("detached"):
-            raise runs_in_foreground_error(str(about["alias"]), int(about["pid"]))
-    deployment.down()
-    return False
+def _is_model(deployment: Deployment, name: str) -> bool:
+    """Whether a name is that of a model, or of nothing, which is an error. Variants and adapters go on as they are."""
+    return name in deployment.config.models or deployment.config.find(name) is None
+
+
+def _followed(
+    deployment: Deployment, prepare_one: Callable[..., Prepared], up: Callable[..., ServerEntry], about: dict[str, Any]
+) -> ServerEntry:
+    """Return the entry of a server of one model, which is started anew if its launch changed."""
+    [(name, layers)] = deployment.models.items()
+    spec = spec_for(deployment.prepare(prepare_one)[name], layers.server)
+    if about.get("spec") == spec.digest:
+        return ServerEntry(about)
+    if not about.get("detached"):
+        raise runs_in_foreground_error(str(about["alias"]), int(about["pid"]))
+    with suppress(NoSuchServer):  # it has ended by itself meanwhile
+        find_and_stop.stop(deployment.servers, str(about["pid"]))
+    return up(name)

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from llama_runner.config.config import names_of
 from llama_runner.config.value_types import is_path, path_of
-from llama_runner.core.errors import LlamaRunnerError
-from llama_runner.sources.hub.names import parse
+from llama_runner.sources.hub.names import bare_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,7 +42,4 @@ def _source_of(model: Model) -> tuple[str, str]:
     if local is not None or is_path(text, model.path.parent):
         path = str(path_of(text, model.path.parent))
         return path, path
-    try:
-        return text, parse(text).repo.lower()
-    except LlamaRunnerError:  # a name that was imported
-        return text, text
+    return text, bare_source(text)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.config.config import Config, names_of
 from llama_runner.config.edit import replace_text
 from llama_runner.config.errors import dotted
-from llama_runner.config.reader import text_of
+from llama_runner.config.read_config_file import text_of
 from llama_runner.config.toml import TOMLDecodeError, loads
 from llama_runner.config.toml_statements import lines_of
 from llama_runner.core.errors import StoreError, UsageError

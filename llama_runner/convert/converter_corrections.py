@@ -99,6 +99,19 @@ CORRECTIONS: tuple[Correction, ...] = (
         unless=("tokenizer_config.json", r'(?s)^(?!.*"backend"\s*:)|"TokenizersBackend"'),
     ),
     Correction(
+        "llama.cpp did not drop the space after special tokens of Phi 3, since it looks for another name",
+        families=("phi.PHI3", "phi.PHIMOE"),
+        has=("tokenizer.model", "tokenizer_config.json"),
+        unless=("tokenizer_config.json", r'(?s)^(?!.*"rstrip"\s*:\s*true)|"GPT2Tokenizer"'),
+    ),
+    Correction(
+        "a Llama 3 tokenizer without BOS whose hash is that of smaug-bpe lost ignore_merges",
+        families=_LIKE_LLAMA,
+        has=("tokenizer.json",),
+        lacks=("tokenizer.model",),
+        unless=("tokenizer.json", r'(?s)^(?!.*"ignore_merges"\s*:\s*true)|"TemplateProcessing"'),
+    ),
+    Correction(
         "the rotated part of a GPT-NeoX that transformers 5 saved was taken to be a quarter",
         families=("gptneox",),
         unless=("config.json", r'(?s)^(?!.*"rope_parameters").*$|"rotary_pct"'),

@@ -27,7 +27,7 @@ def _some(names: Iterable[str]) -> str:
     return text if len(listed) <= MENTIONED else f"{text} and {len(listed) - MENTIONED} more"
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """Return a value as Python writes it, shortened."""
     try:
         text = repr(value)
@@ -80,6 +80,15 @@ def reading(path: Path) -> Iterator[None]:
 def no_tokenizer_error(path: Path) -> SourceError:
     """Return the error for a model without a tokenizer."""
     return SourceError(f"no tokenizer in {path}", hint=f'save it there: tokenizer.save_pretrained("{path}")')
+
+
+def own_code_error(name: str) -> SourceError:
+    """Return the error for a model whose tokenizer is Python code of its own."""
+    return SourceError(
+        "the model cannot be converted without running its own Python code, which is not trusted: its tokenizer is "
+        f"{shown(name)}",
+        hint="read its *.py files, and if you trust them, pass --trust-remote-code",
+    )
 
 
 def only_pickles_error(names: Iterable[str]) -> SourceError:
@@ -162,7 +171,7 @@ class UnsupportedOption(SourceError):
 
     def __init__(self, option: str, value: object, *, hint: str | None = None) -> None:
         super().__init__(
-            f"unsupported: {option} is {_shown(value)}",
+            f"unsupported: {option} is {shown(value)}",
             hint=hint or "llama.cpp's own script may know it: --converter official",
         )
         self.option = option

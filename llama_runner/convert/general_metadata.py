@@ -13,7 +13,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, cast
 
 from llama_runner.convert import model_card
-from llama_runner.convert.errors import BadHyperparameter, UnreadableFile
+from llama_runner.convert.errors import BadHyperparameter, UnreadableFile, shown
 from llama_runner.core.errors import SourceError
 from llama_runner.core.model_files import CARD
 
@@ -85,7 +85,11 @@ def write(values: KeyValues, source: ModelDirectory, *, name: str, parameters: P
             if key != "general.architecture":
                 _copy(values, key, entry.value, int(entry.type))
     except BadHyperparameter as error:  # the numbers of the metadata are those of the sampling
-        raise UnreadableFile(source.path(GENERATION), f"{error.name} {error.problem}") from error
+        hint = "correct the value in that file, or remove it"
+        raise UnreadableFile(source.path(GENERATION), f"{error.name} {error.problem}", hint=hint) from error
+    except _NotText as error:
+        problem = f"{_key_in_card(source, error)} is {shown(error.value)}, a text is expected"
+        raise UnreadableFile(source.path(CARD), problem, hint="put it in quotes in the front matter") from error
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise UnreadableFile(source.path(CARD), f"its front matter cannot be used ({error})") from error
 
@@ -120,8 +124,26 @@ def _generation(source: ModelDirectory) -> Mapping[str, Any]:
     return generation if isinstance(generation, dict) else {}
 
 
+class _NotText(Exception):
+    """A value of the model card is written as a text, and is none."""
+
+    def __init__(self, key: str, value: object) -> None:
+        super().__init__(key)
+        self.key, self.value = key, value
+
+
+def _key_in_card(source: ModelDirectory, error: _NotText) -> str:
+    """Return the key of the model card that has the value, else that of the metadata."""
+    card = model_card.read(source.directory)
+    return next((str(key) for key, value in card.items() if value is error.value or value == error.value), error.key)
+
+
 def _copy(values: KeyValues, key: str, value: Any, kind: int) -> None:  # noqa: ANN401 - any value of metadata
     setters = {4: values.uint32, 5: values.int32, 6: values.float32, 8: values.string}
+    if setters.get(kind) == values.string and not isinstance(value, str):
+        raise _NotText(key, value)
+    if setters.get(kind) == values.int32 and isinstance(value, float) and value.is_integer():
+        value = int(value)  # "top_k": 20.0
     if kind in setters:
         setters[kind](key, value)
     else:
@@ -130,6 +152,6 @@ def _copy(values: KeyValues, key: str, value: Any, kind: int) -> None:  # noqa: 
 
 def _texts(value: Sequence[Any]) -> list[str]:
     if not all(isinstance(item, str) for item in value):
-        message = f"{value!r} is not a list of texts"
+        message = f"{shown(value)} is not a list of texts"
         raise TypeError(message)
     return list(value)

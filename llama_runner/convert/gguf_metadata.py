@@ -80,6 +80,11 @@ class KeyValues:
         if value:
             self._set(key, STRING, _encoded(key, (value,)))
 
+    def text(self, key: str) -> str | None:
+        """Return a string that was set, None if there is none."""
+        value = self._values.get(self._key(key), b"")
+        return value[12:].decode("utf-8") if value[:4] == STRING.to_bytes(4, "little") else None
+
     def strings(self, key: str, values: Sequence[str | bytes]) -> None:
         """Set an array of strings; an empty one is left out."""
         self._array(key, STRING, len(values), _encoded(key, values))

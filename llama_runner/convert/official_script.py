@@ -24,6 +24,10 @@ _INNER = ("text_config", "llm_config", "lm_config", "language_config", "thinker_
 """Parts of a composite's config.json, any of which may name the architecture that the script goes by."""
 
 
+WITHOUT_TOKENIZER = frozenset({"WavTokenizerDec"})
+"""Architectures of llama.cpp's own script that have no vocabulary."""
+
+
 class UnknownArchitecture(SourceError):
     """Neither the built-in converter nor llama.cpp's script converts the architecture."""
 
@@ -99,6 +103,27 @@ def check_tokenizer(directory: Path) -> None:
         names = [entry.name for entry in directory.iterdir()]
     if not any(name.endswith(_TOKENIZER) or "vocab" in name for name in names):
         raise no_tokenizer_error(directory)
+
+
+def check_own_code(directory: Path, choice: ConverterChoice) -> None:
+    """Raise ``SourceError`` if the script would have to run the model's own Python code for its tokenizer.
+
+    A SentencePiece model may be read without it, except by the classes that always load the tokenizer.
+    """
+    if CODE in choice.reads:
+        return
+    from llama_runner.convert.errors import own_code_error, reading  # noqa: PLC0415 - not on the warm path
+    from llama_runner.convert.vocab.script_tokenizers import own_code  # noqa: PLC0415 - as above
+
+    source, name, has_pieces = ModelDirectory(directory), None, False
+    with suppress(SourceError):  # a broken file is the script's to judge
+        name = own_code(source.optional_object("tokenizer_config.json"))
+        with reading(directory):
+            has_pieces = any(path.suffix == ".model" for path in directory.iterdir())
+    if name is None:
+        return
+    if not has_pieces or choice.architecture.startswith("ChatGLM"):
+        raise own_code_error(name)
 
 
 def check_adapter(directory: Path) -> None:
@@ -226,7 +251,8 @@ def settings_for_transformers_4(directory: Path) -> dict[str, Any] | None:
         changes["tokenizer_class"] = PLAIN_FAST
     if isinstance(extra := settings.get("extra_special_tokens"), list):
         del settings["extra_special_tokens"]
-        changes["additional_special_tokens"] = [*(settings.get("additional_special_tokens") or []), *extra]
+        others = settings.get("additional_special_tokens")
+        changes["additional_special_tokens"] = [*(others if isinstance(others, list) else []), *extra]
     return {**settings, **changes} if changes else None
 
 
@@ -249,6 +275,9 @@ def describe(
     from llama_runner.convert import describe, shards  # noqa: PLC0415 - not on the warm path
 
     if choice.official:
-        return choice.context_length, tuple(shards.named_by_index(ModelDirectory(directory))) if vocabulary else ()
+        if not vocabulary:
+            return choice.context_length, ()
+        check_own_code(directory, choice)
+        return choice.context_length, tuple(shards.named_by_index(ModelDirectory(directory)))
     found = describe(directory, vocabulary=vocabulary, pre_tokenizer=pre_tokenizer)
     return found.context_length, found.shards

@@ -59,8 +59,8 @@ def decide_trust(guard: Guard, *, trusted: bool) -> None:
 
     decide = dynamic_module_utils.resolve_trust_remote_code
 
-    def resolve(_trust: object, name: object, has_local: object, has_remote: object, *more: Any, **named: Any) -> bool:  # noqa: ANN401
-        if has_remote and not has_local and not trusted:
+    def resolve(asked: object, name: object, has_local: object, has_remote: object, *more: Any, **named: Any) -> bool:  # noqa: ANN401
+        if has_remote and not has_local and not trusted and asked is not False:  # else the script does without
             guard.refuse("code")
         return bool(decide(trusted, name, has_local, has_remote, *more, **named))
 

@@ -136,22 +136,28 @@ def _cgroup(machine: Machine) -> tuple[Path, Path]:
 
 def gpus(machine: Machine) -> Document:
     """Return ``devices`` with memory and driver, the CUDA version of the driver, and the devices of Vulkan."""
-    nvidia = try_probe(lambda: _nvidia(machine))
-    others = try_probe(lambda: _drm(machine, known=bool(nvidia)))
-    apple = try_probe(lambda: _apple(machine)) if machine.platform.startswith("macos") else []
-    found: list[Document] = []
-    unknown: Document = {}
-    for name, devices in (("nvidia", nvidia), ("drm", others), ("apple", apple)):
-        if isinstance(devices, dict):
-            unknown[name] = devices["unknown"]
-        else:
-            found += devices
+    found, unknown = devices(machine)
     return {
         "devices": found,
         "unknown_of": unknown,
         "cuda_supported": try_probe(lambda: _cuda(machine)),
         "vulkan": try_probe(lambda: _vulkan(machine)),
     }
+
+
+def devices(machine: Machine) -> tuple[list[Document], Document]:
+    """Return the GPUs with their memory, and why some are unknown."""
+    nvidia = try_probe(lambda: _nvidia(machine))
+    others = try_probe(lambda: _drm(machine, known=bool(nvidia)))
+    apple = try_probe(lambda: _apple(machine)) if machine.platform.startswith("macos") else []
+    found: list[Document] = []
+    unknown: Document = {}
+    for name, listed in (("nvidia", nvidia), ("drm", others), ("apple", apple)):
+        if isinstance(listed, dict):
+            unknown[name] = listed["unknown"]
+        else:
+            found += listed
+    return found, unknown
 
 
 _NVIDIA_FIELDS = ("name", "memory.total", "memory.used", "driver_version", "compute_cap")

@@ -42,7 +42,7 @@ class Report(Value):
     special: Mapping[str, Any] = field(default_factory=dict)
     """``bos``, ``eos``, ``eot``, ``ends``."""
     numbers: Mapping[str, Any] = field(default_factory=dict)
-    """Figures of the logits; empty: not measured."""
+    """Figures of the logits by file, ``base`` and ``model``; empty: not measured."""
     tools: Mapping[str, str] = field(default_factory=dict)
     not_checked: str = ""
     """Why nothing could be compared; empty: it was."""
@@ -94,7 +94,7 @@ class Report(Value):
                 f"{self.template['identical']} of {self.template['conversations']} conversations the same prompt"
             )
         if self.numbers:
-            said.append(f"KL divergence {self.numbers['kld_mean']}")
+            said.append(", ".join(f"KL divergence of {one['type']} {one['kld_mean']}" for one in self.numbers.values()))
         if wrong := [finding.part for finding in self.findings if finding.cause == "file"]:
             said.append(f"wrong in the file: {', '.join(dict.fromkeys(wrong))}")
         return ", ".join(said) or "nothing to compare"
@@ -125,10 +125,11 @@ class Report(Value):
                 f"special   {names or 'none'}; ends at {', '.join(map(str, told.get('ends') or ())) or 'unknown'}"
             )
         if told := self.numbers:
-            lines.append(
-                f"numbers   KL divergence {told['kld_mean']} (limit {told['limit']}), same first token"
-                f" {told['same_top_percent']} %, over {told['tokens']} tokens"
-            )
+            lines += [
+                f"numbers   {one['type']}: mean KL divergence {one['kld_mean']} (usual: up to {one['limit']}), highest"
+                f" {one['kld_max']}, same best token {one['same_top_percent']} %, over {one['tokens']} tokens"
+                for one in told.values()
+            ]
         lines += [f"{_WORDS[finding.cause]:<10}{finding.part}: {finding.text}" for finding in self.findings]
         return lines
 

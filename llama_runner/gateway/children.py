@@ -23,6 +23,7 @@ from llama_runner.system import hardware
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
     from types import ModuleType
 
     from llama_runner.api import Runner
@@ -83,6 +84,8 @@ class Children:
     def __init__(self, runner: Callable[[], Runner], memory: MemoryLimits, tell: Callable[[Event], None]) -> None:
         self.ready: dict[str, Child] = {}
         """The processes that answer, by declared model."""
+        self.logs: dict[str, Path] = {}
+        """The log of the newest process of each declared model, also of one that has ended."""
         self._runner, self._memory, self._tell = runner, memory, tell
         self._prepared: dict[str, _Made] = {}
         self._facts: dict[str, ModelFacts] = {}
@@ -213,6 +216,8 @@ class Children:
             server = await self._thread(launch)
         except Exception as error:  # noqa: BLE001 - the scheduler decides what comes of it
             self._caches.pop(model.name, None)
+            if isinstance(log := getattr(error, "log", None), str):
+                self.logs[model.name] = self._runner().root / log
             if (model.name, instance) in self._stopping:
                 self._stopping.discard((model.name, instance))
                 self._tell(state.Stopped(model.name, instance))
@@ -225,6 +230,7 @@ class Children:
             return
         child = self._child(server, instance, self._prepared[model.name], time.monotonic() - began)
         self.ready[model.name] = child
+        self.logs[model.name] = server.log
         watcher = asyncio.ensure_future(self._watch(child, model.name))
         self._watchers.add(watcher)
         watcher.add_done_callback(self._watchers.discard)
@@ -358,9 +364,9 @@ class Children:
 
 def _pipeline() -> ModuleType:
     """Return what is used of the pipeline, for a thread: loading it takes a while the first time."""
-    from llama_runner.gateway import pipeline  # noqa: PLC0415 - once the gateway listens
+    from llama_runner.gateway import pipeline_imports  # noqa: PLC0415 - as said
 
-    return pipeline
+    return pipeline_imports
 
 
 def _is_unchanged(facts: ModelFacts) -> bool:

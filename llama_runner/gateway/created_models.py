@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import StoreError
@@ -74,12 +75,28 @@ class CreatedStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._path = layout.gateway_models(root / layout.PRIVATE)
+        self._read_at: tuple[int, ...] | None = None
         self.current = CreatedModels()
 
     async def load(self) -> CreatedModels:
-        """Read the file; nothing where it is absent or damaged."""
-        self.current = await asyncio.to_thread(read_created, self._root)
+        """Read the file; nothing where it is absent. Where it is damaged, what was read before stays."""
+        self._read_at = self._version()
+        with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+            self.current = await asyncio.to_thread(_read_if_there, self._root)
         return self.current
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the file was changed after it was read, by another gateway of the root or by this one."""
+        return self._version() != self._read_at
+
+    def _version(self) -> tuple[int, ...] | None:
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_size, status.st_mtime_ns
 
     async def change(self, change: Callable[[CreatedModels], CreatedModels]) -> None:
         """Change the file, and what is served, alike. Raises ``StoreError``."""
@@ -105,10 +122,7 @@ def change_created(root: Path, change: Callable[[CreatedModels], CreatedModels])
     path = layout.gateway_models(private)
     try:
         with process_locks.hold(layout.lock_file(private, _LOCK), "gateway", timeout=30):
-            try:
-                before = _read(root)
-            except FileNotFoundError:
-                before = CreatedModels()
+            before = _read_if_there(root)
             after = change(before)
             if after != before:
                 document = _document(after)
@@ -120,6 +134,13 @@ def change_created(root: Path, change: Callable[[CreatedModels], CreatedModels])
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise unwritable_error(path, f"it is damaged, or of another version: {error}") from error
     return after
+
+
+def _read_if_there(root: Path) -> CreatedModels:
+    try:
+        return _read(root)
+    except FileNotFoundError:
+        return CreatedModels()
 
 
 def _read(root: Path) -> CreatedModels:

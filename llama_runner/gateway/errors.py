@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import ExitCode, LlamaRunnerError, ServerError
 from llama_runner.core.events import snake_case
-from llama_runner.core.printable_text import printable
+from llama_runner.core.printable_text import printable, printable_message
 from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:
@@ -71,7 +71,10 @@ _STATUS_OF = {
     ExitCode.SERVER: 409,
 }
 """HTTP statuses of errors of the library, by their exit status; 500 for the others."""
-_NOT_FOUND = ("no_such_model", "no_such_server", "no_such_build", "unknown_model")
+_NOT_FOUND = (
+    *("no_such_model", "no_such_server", "no_such_build", "unknown_model"),
+    *("no_such_repository", "no_such_revision", "no_such_quantization", "no_such_file"),
+)
 
 
 class CallFailed(GatewayError):
@@ -220,3 +223,14 @@ class Closing(GatewayError):
 
     def __init__(self) -> None:
         super().__init__("the gateway shuts down", hint="try again later")
+
+
+def error_json(error: GatewayError) -> dict[str, Any]:
+    """Return an error as the management API has it."""
+    return {
+        "type": error.kind,
+        "message": str(error),
+        "hint": error.hint,
+        "field": getattr(error, "field", None),
+        "log": [printable_message(line) for line in getattr(error, "log", ())],
+    }

@@ -21,7 +21,9 @@ from llama_runner.gateway.children import Child, Children
 from llama_runner.gateway.client_rights import LOOPBACK, Client
 from llama_runner.gateway.configuration import MemoryLimits, policies_of
 from llama_runner.gateway.context_growth import ContextGrowth
+from llama_runner.gateway.event_log import EventLog
 from llama_runner.gateway.metrics import Metrics
+from llama_runner.gateway.route_interface import Call
 from llama_runner.gateway.scheduler import Scheduler
 from llama_runner.gateway.served_models import Catalogue, ModelFacts, RunningModel, ServedModel
 
@@ -46,19 +48,24 @@ class Lease:
         self.url, self.key, self.facts, self.context = child.url, child.key, child.facts, child.context
         self.loading = min(waited, child.seconds) if child.started_at > time.time() - waited else 0.0
         self.answered = False
+        self.asked = time.monotonic() - waited
+        self.calls: list[Call] = []
 
     @asynccontextmanager
     async def request(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:  # noqa: ANN401 - those of aiohttp
         """Send a request to the process, with its key. See ``interface.Lease``."""
         headers = {**(options.pop("headers", None) or {}), "Authorization": f"Bearer {self.key}"}
+        began = time.monotonic()
         try:
             answer = await self.session.request(method, self.url + path, headers=headers, **options)
         except (aiohttp.ClientError, OSError) as error:
+            self.calls.append(Call(method, path, began, time.monotonic(), None))
             raise errors.ServerLost(self.model.name) from error
         self.answered = answer.status < 500  # noqa: PLR2004 - an error of the server
         try:
             yield answer
         finally:
+            self.calls.append(Call(method, path, began, time.monotonic(), answer.status))
             answer.release() if answer.content.at_eof() else answer.close()
 
 
@@ -77,7 +84,8 @@ class Gateway:
         self.root, self._load = root, load
         self.catalogue = catalogue
         self.metrics = Metrics()
-        self.observers: list[Callable[[Event | Effect], None]] = [self.metrics.count_scheduling]
+        self.events = EventLog()
+        self.observers: list[Callable[[Event | Effect], None]] = [self.metrics.count_scheduling, self.events.note]
         """Each is told what the scheduler is told, and what it asks for. They must not block."""
         self.children = Children(lambda: self.runner, memory or MemoryLimits(), self.tell)
         self.scheduler = Scheduler(policies_of(catalogue.declared.values()), limits)
@@ -92,6 +100,8 @@ class Gateway:
         self._growth = ContextGrowth()
         self._declared = dict(catalogue.declared)
         """As they are launched; also of models that are not declared any more and still run."""
+        self._pins: dict[str, bool] = {}
+        """What clients said of declared models; it counts more than the configuration."""
         self._changed = asyncio.Event()
         self._quit = asyncio.Event()
         # llama-server closes a kept connection after a stream and after 5 s, unannounced: a request sent then is lost
@@ -260,6 +270,12 @@ class Gateway:
 
     async def declare(self, catalogue: Catalogue) -> None:
         """Serve other names or models from now on. Only models whose launch differs are stopped."""
+        pinned = {
+            name: catalogue.declared[name].replace(pin=pin)
+            for name, pin in self._pins.items()
+            if name in catalogue.declared
+        }
+        catalogue = catalogue.replace(declared={**catalogue.declared, **pinned})
         self.catalogue = catalogue
         self.children.look_again()
         self._relaunch()
@@ -269,6 +285,11 @@ class Gateway:
         launched = self._growth.applied(self.catalogue)
         self._declared |= launched
         self.tell(state.Reload(policies_of(launched.values())))
+
+    async def pin(self, name: str, *, wanted: bool) -> None:
+        """Pin a model, or end that, until this process ends, whatever the configuration says."""
+        self._pins[self.catalogue.find(name).declared] = wanted
+        await self.declare(self.catalogue)
 
     @property
     def is_closed(self) -> bool:

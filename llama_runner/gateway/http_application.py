@@ -19,6 +19,8 @@ from llama_runner.gateway.client_rights import LOOPBACK, Client
 from llama_runner.gateway.created_models import CreatedStore
 from llama_runner.gateway.exchange import Exchange
 from llama_runner.gateway.jobs import Jobs
+from llama_runner.gateway.management.manager import Manager, Process
+from llama_runner.gateway.management.routes import add_routes as add_management_routes
 from llama_runner.gateway.ollama_downloads import PullRules
 from llama_runner.gateway.ollama_routes import add_routes
 from llama_runner.gateway.relay import AnswerError
@@ -29,12 +31,13 @@ if TYPE_CHECKING:
 
     from llama_runner.gateway.gateway import Gateway
     from llama_runner.gateway.served_models import Catalogue
+    from llama_runner.gateway.tracing import Tracing
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _PUBLIC = ("/health",)
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_METHODS = "GET, HEAD, POST, DELETE, OPTIONS"
+_METHODS = "GET, HEAD, POST, PUT, DELETE, OPTIONS"
 _MAX_BODY = 64 << 20
 _STRANGER = Client(name="unknown", models=())
 
@@ -60,20 +63,25 @@ class Settings(Value):
 class Application:
     """Answers requests at every address of the gateway."""
 
-    def __init__(self, gateway: Gateway, settings: Settings) -> None:
+    def __init__(self, gateway: Gateway, settings: Settings, process: Process | None = None) -> None:
         self.gateway, self.settings = gateway, settings
+        self.tracing: Tracing | None = None
         self._in_progress: Counter[str] = Counter()
         self.web = web.Application(middlewares=[self._around], client_max_size=settings.max_body)
         self.web.on_response_prepare.append(self._add_headers)
+        self._declared = gateway.catalogue
+        """Of the configuration; what clients made is served beside it."""
         self._created = CreatedStore(gateway.root)
         self.jobs = Jobs()
         self._downloads = add_routes(self.web, gateway, self._created, settings.pulls, self.jobs)
+        manager = Manager(gateway, self._created, self._downloads, self.jobs, process or Process())
+        add_management_routes(self.web, manager)
         Routes(gateway, self._downloads, fetch_images=settings.fetch_images).add_to(self.web)
 
     async def change(self, settings: Settings, catalogue: Catalogue) -> None:
         """Go on with another configuration. Models that clients made are served beside those of the catalogue."""
-        self.settings, self._downloads.rules = settings, settings.pulls
-        await self.gateway.declare(self._created.current.merged(catalogue))
+        self.settings, self._downloads.rules, self._declared = settings, settings.pulls, catalogue
+        await self.gateway.declare((await self._created.load()).merged(catalogue))
 
     @web.middleware
     async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -102,6 +110,8 @@ class Application:
         try:
             client = self._check(request)
             request["client"], request["exchange"].client = client, client.name
+            if self._created.is_outdated:  # another gateway of this root may have made names
+                await self.gateway.declare((await self._created.load()).merged(self._declared))
             if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
                 return web.Response(status=204)
             return await self._limited(request, handler, client)
@@ -217,6 +227,11 @@ class Application:
                     metrics.observe("first_token_seconds", exchange.first_byte, model=model)
             for kind, count in exchange.tokens.items():
                 metrics.count(f"{kind}_tokens_total", count, model=model)
+        if self.tracing is not None:
+            trusted = {} if exchange.client == _STRANGER.name else request.headers
+            self.tracing.record(
+                exchange, method=request.method, route=route, status=status, seconds=seconds, headers=trusted
+            )
         if self.settings.access_log is not None:
             line = self._line(request, exchange, status, seconds)
             if exchange.answer is not None and exchange.body is not None:

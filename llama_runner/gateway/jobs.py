@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from llama_runner.core.immutable_values import Value
 from llama_runner.core.printable_text import printable
-from llama_runner.gateway.errors import CallFailed, GatewayError
+from llama_runner.gateway.errors import CallFailed, GatewayError, error_json
 from llama_runner.gateway.worker_process import Question, WorkerProcess
 from llama_runner.system.utc_time import utc_text
 
@@ -28,6 +28,8 @@ Kind = Literal["download", "prepare", "build", "install"]
 
 _INTERVAL = 0.06
 """Seconds between two events of progress for one follower."""
+_TELL_S = 0.25
+"""Seconds between two changes of progress that are told."""
 _KEPT_JOBS = 200
 _KEPT_EVENTS = 500
 _KEPT_MESSAGES = 50
@@ -99,7 +101,7 @@ class Job:
         self.ended = asyncio.Event()
         self.log: str | None = None
         """The log of the step that runs, or ran last, below the root."""
-        self._on_change = changed
+        self._on_change, self._told = changed, 0.0
         self._events: dict[tuple[str, str], Json] = {}
         """The newest of each kind and step: steps that run side by side report in turn."""
         self._messages: deque[Json] = deque(maxlen=_KEPT_MESSAGES)
@@ -141,7 +143,7 @@ class Job:
             self._messages.append({"level": "warning" if kind == "warned" else "notice", "text": printable(text)})
         self._events.pop(next(iter(self._events)) if len(self._events) >= _KEPT_EVENTS else ("", ""), None)
         self._events[kind, str(event.get("text", step))] = event
-        self._wake()
+        self._wake(is_progress=kind == "step_progress")
 
     def _count(self, step: str, event: Json) -> None:
         """Note progress; the rate is that of the last seconds."""
@@ -181,10 +183,13 @@ class Job:
         self.ended.set()
         self._wake()
 
-    def _wake(self) -> None:
+    def _wake(self, *, is_progress: bool = False) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
-        self._on_change(self)
+        now = time.monotonic()
+        if not is_progress or now - self._told >= _TELL_S:
+            self._told = now
+            self._on_change(self)
 
     def stop(self) -> None:
         """End its process like on Ctrl-C; kill it if that takes too long."""
@@ -212,10 +217,11 @@ class Job:
 
 
 class Jobs:
-    """The jobs of one gateway, the newest last. ``on_change`` is called whenever one has changed."""
+    """The jobs of one gateway, the newest last."""
 
-    def __init__(self, on_change: Callable[[Job], None] = lambda _: None) -> None:
-        self._on_change = on_change
+    def __init__(self) -> None:
+        self.on_change: Callable[[Job], None] = lambda _: None
+        """Called when one has changed; of progress, a few times a second."""
         self._jobs: dict[str, Job] = {}
 
     def list(self) -> list[Job]:
@@ -245,13 +251,16 @@ class Jobs:
             running = [each for each in self._jobs.values() if not each.ended.is_set()]
             if len(running) >= _MOST_RUNNING:
                 raise TooManyJobs
-            job = Job(work, self._on_change)
+            job = Job(work, self._tell)
             self._jobs[job.id] = job
             over = max(0, len(self._jobs) - _KEPT_JOBS)
             for each in [each for each in self._jobs.values() if each.ended.is_set()][:over]:
                 del self._jobs[each.id]
         job.is_kept = job.is_kept or keep
         return job
+
+    def _tell(self, job: Job) -> None:
+        self.on_change(job)
 
     def _running(self, key: str) -> Job | None:
         return next((each for each in self._jobs.values() if each.work.key == key and not each.ended.is_set()), None)
@@ -276,14 +285,3 @@ class Jobs:
             job.stop()
         for job in jobs:
             await job.ended.wait()
-
-
-def error_json(error: GatewayError) -> Json:
-    """Return an error as the management API has it."""
-    return {
-        "type": error.kind,
-        "message": str(error),
-        "hint": error.hint,
-        "field": getattr(error, "field", None),
-        "log": list(getattr(error, "log", ())),
-    }

@@ -58,6 +58,15 @@ class Metrics:
         self._counts[f"{name}_sum", own] += value
         self._counts[f"{name}_count", own] += 1
 
+    def by_model(self) -> dict[str, dict[str, float]]:
+        """Return the counters and the sums and counts of histograms by the name of the model that they are about."""
+        found: defaultdict[str, dict[str, float]] = defaultdict(dict)
+        for (name, labels), value in self._counts.items():
+            model = next((value for label, value in labels if label == "model"), "")
+            if model and not name.endswith("_bucket"):
+                found[model][name] = found[model].get(name, 0.0) + value
+        return found
+
     def count_scheduling(self, event: Event | Effect) -> None:
         """Count what the scheduler is told and what it asks for."""
         if isinstance(event, state.Ready):

@@ -113,10 +113,10 @@ class Downloads:
         yield {"status": "writing manifest"}
         yield {"status": "success"}
 
-    def work(self, name: str, *, update: bool) -> Work:
+    def work(self, name: str, *, update: bool, is_stored: bool = False) -> Work:
         """Return the job that fetches or makes a model and serves it. ``update``: ask the Hub what the name means now.
 
-        Raises ``BadRequest`` for what is neither a served model nor the name of a repository.
+        Raises ``BadRequest`` for what is neither a served model, nor stored, nor the name of a repository.
         """
         found = find_name(name, self._models.catalogue.served)
         source: str = plain_name(name)
@@ -125,7 +125,7 @@ class Downloads:
             declared = self._models.catalogue.declared[self._models.catalogue.served[found].declared]
             source, own = _source_of(declared)
             keywords = own | (keywords if found in self._created.current.pulled else {})
-        else:
+        elif not is_stored:
             check_repository(source)
         arguments = {"name": source, "keywords": keywords, "largest": self.rules.largest}
         question = Question(root=self._models.root, call="download", arguments=arguments)

@@ -154,6 +154,7 @@ def _is_template_of(template: Any, facts: ModelFacts | None) -> bool:  # noqa: A
 def _remove_file(root: Path, file: Path) -> None:
     """Delete a model file of the store; with it everything of its source where it is the only model file of it."""
     from llama_runner.api_management import Management  # noqa: PLC0415 - loads the library
+    from llama_runner.library.declared_models import PulledByClient  # noqa: PLC0415
 
     library = Management(root).models
     for model in library.list():
@@ -162,7 +163,10 @@ def _remove_file(root: Path, file: Path) -> None:
                 continue
             bucket = model.directories[0].split("/")[2]
             name = bucket if len(model.files) == 1 else f"{bucket}:{artifact.path.rpartition('/')[2]}"
-            library.remove(name)
+            try:
+                library.remove(name)
+            except PulledByClient:  # which is what is deleted
+                library.remove(name, force=True)
             return
     raise BadRequest(
         f"{file.name} is not a file of the store", hint="delete the file, or its entry in the configuration"

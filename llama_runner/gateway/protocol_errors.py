@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from llama_runner.core.immutable_values import Value
 from llama_runner.core.printable_text import printable_message
+from llama_runner.gateway.errors import error_json
 
 if TYPE_CHECKING:
     from llama_runner.gateway.errors import GatewayError
 
-Protocol = Literal["openai", "responses", "anthropic", "ollama"]
+Protocol = Literal["openai", "responses", "anthropic", "ollama", "management"]
 
 _OPENAI_TYPES = {
     400: "invalid_request_error",
@@ -60,15 +61,16 @@ class Failure(Value):
     field: str | None = None
     details: tuple[tuple[str, Any], ...] = ()
     """Members of llama-server's own error that clients of it read."""
+    cause: GatewayError | None = None
+    """The error that it stands for, for protocols that have its hint apart from its message."""
 
 
 def failure_of(error: GatewayError) -> Failure:
     """Return the failure that an error stands for. The hint and the last lines of a log are part of its message."""
     lines = [str(error), *(f"  {printable_message(line)}" for line in getattr(error, "log", ()))]
     lines += [f"hint: {error.hint}"] if error.hint else []
-    return Failure(
-        error.status, error.kind, "\n".join(lines), error.permanent, error.retry_after, getattr(error, "field", None)
-    )
+    field = getattr(error, "field", None)
+    return Failure(error.status, error.kind, "\n".join(lines), error.permanent, error.retry_after, field, cause=error)
 
 
 def failure_of_answer(status: int, body: bytes) -> Failure:
@@ -90,6 +92,8 @@ def failure_of_answer(status: int, body: bytes) -> Failure:
 
 def protocol_of(path: str, *, anthropic: bool = False) -> Protocol:
     """Return the protocol that a path belongs to; ``anthropic`` says whether the request has ``anthropic-version``."""
+    if path.startswith("/api/v1/") or path == "/api/v1":
+        return "management"
     if path.startswith("/api/") or path == "/api":
         return "ollama"
     if path.startswith("/v1/messages") or anthropic:
@@ -99,6 +103,11 @@ def protocol_of(path: str, *, anthropic: bool = False) -> Protocol:
 
 def error_body(failure: Failure, protocol: Protocol, request_id: str) -> dict[str, Any]:
     """Return the body of an error."""
+    if protocol == "management":
+        if failure.cause is not None:
+            return {"error": error_json(failure.cause)}
+        plain: dict[str, Any] = {"hint": None, "field": failure.field, "log": []}
+        return {"error": {"type": failure.kind, "message": failure.message, **plain}}
     if protocol == "ollama":
         return {"error": failure.message}
     if protocol == "anthropic":

@@ -44,20 +44,31 @@ def _download(runner: Runner, given: Json) -> Json:
 
 
 def _remove(runner: Runner, given: Json) -> Json:
-    return runner.models.remove(given["name"], force=given["force"], apply=given["apply"]).to_json()
+    library, name, force = runner.models, given["name"], given["force"]
+    found = library.remove(name, force=force) if given["apply"] else library.look_at_removal(name, force=force)
+    return found.to_json()
+
+
+def _plan(runner: Runner, given: Json) -> Json:
+    found = runner.plan(given["name"], **given["keywords"])
+    return {**found.to_json(), "graph": found.graph()}
+
+
+def _why(runner: Runner, given: Json) -> Json:
+    return {**runner.why(given["name"]).to_json(), "graph": runner.models.lineage(given["name"])[1].graph()}
 
 
 CALLS: dict[str, Callable[[Runner, Json], Any]] = {
     "download": _download,
-    "prepare": lambda runner, given: runner.prepare(given["name"]).to_json(),
+    "prepare": lambda runner, given: runner.prepare(given["name"], **given["keywords"]).to_json(),
     "programs": lambda runner, given: runner.make_programs(**given).to_json(),
     "updates": lambda runner, given: runner.bins.updates(**given).to_json(),
     "search": lambda runner, given: [found.to_json() for found in runner.search(**given)],
     "recommend": lambda runner, given: runner.recommend(**given).to_json(),
     "doctor": lambda runner, _: runner.doctor().to_json(),
     "show": lambda runner, given: runner.models.show(**given).to_json(),
-    "plan": lambda runner, given: runner.plan(given["name"], offline=given["offline"]).to_json(),
-    "why": lambda runner, given: runner.why(given["name"]).to_json(),
+    "plan": _plan,
+    "why": _why,
     "remove": _remove,
 }
 """What the gateway may ask for, by name. Each result is JSON."""

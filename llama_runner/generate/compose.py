@@ -6,7 +6,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_runner.generate.container import PORT, ROOT, UID, Workload
-from llama_runner.generate.container_files import Mount, Secret
+from llama_runner.generate.container_mounts import Mount, Secret
 from llama_runner.generate.quoting import comment, doubled_dollars, yaml_text
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.immutable_values import Value, field
-from llama_runner.generate.container_files import SECRETS, ContainerFiles, Mount, Secret
+from llama_runner.generate.container_mounts import SECRETS, ContainerFiles, Mount, Secret
 from llama_runner.generate.errors import CannotGenerate, new_key_error
 from llama_runner.generate.object_names import labels
 from llama_runner.generate.quoting import check_text

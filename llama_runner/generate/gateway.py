@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.config.toml import loads
 from llama_runner.generate.container import FIRST_PORT, OF_IMAGE, PATHS, PORT, Workload
-from llama_runner.generate.container_files import ContainerFiles
+from llama_runner.generate.container_mounts import ContainerFiles
 from llama_runner.generate.errors import CannotGenerate
 from llama_runner.serving.llama_server.launch_spec import is_loopback, is_socket
 

@@ -12,7 +12,7 @@ from llama_runner.generate.quoting import comment, doubled_dollars, yaml_text
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from llama_runner.generate.container_files import Secret
+    from llama_runner.generate.container_mounts import Secret
 
 FILE_NAME = "llama-runner.yaml"
 CREDENTIALS = "llama-runner-remote-store"

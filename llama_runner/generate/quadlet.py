@@ -14,7 +14,7 @@ from llama_runner.serving import service_files
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from llama_runner.generate.container_files import Mount
+    from llama_runner.generate.container_mounts import Mount
 
 _BASE = "llama-runner"
 _SHARED = "llama_runner"

@@ -41,6 +41,28 @@ class Lineage(Value):
         """The origin of the first of the chain."""
         return self.chain[0].record.source
 
+    def graph(self) -> dict[str, Any]:
+        """Return artifacts, tools and inputs without a record as nodes, and what was made from what as edges."""
+        rows = [(each, "artifact") for each in self.chain] + [(each, "tool") for each in self.tools]
+        nodes: list[dict[str, Any]] = [
+            {"id": str(each.record.digest), "kind": kind, "step": each.step, "path": each.path, "key": each.record.key}
+            for each, kind in rows
+        ]
+        nodes += [
+            {"id": digest, "kind": "input", "step": None, "path": name, "key": None} for name, digest in self.missing
+        ]
+        ids, edges = {node["id"] for node in nodes}, []
+        for each in self.chain:
+            used = {**each.record.recipe.get("inputs", {})}
+            tools = {name: value.get("digest") for name, value in each.record.noted.items() if isinstance(value, dict)}
+            for keyed, found in ((True, used), (False, tools)):
+                edges += [
+                    {"from": digest, "to": str(each.record.digest), "input": name, "keyed": keyed}
+                    for name, digest in found.items()
+                    if digest in ids
+                ]
+        return {"nodes": nodes, "edges": edges}
+
 
 def is_digest(value: object) -> bool:
     """Whether a value is a digest; records may have been edited."""

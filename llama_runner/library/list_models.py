@@ -14,7 +14,14 @@ if TYPE_CHECKING:
 
     from llama_runner.store.inventory import Artifact, Directory, Inventory
 
-_OTHERS = {"projector": "projector", "adapter": "adapter", "imatrix": "imatrix", "quality": "quality", "check": "check"}
+_OTHERS = {
+    "projector": "projector",
+    "adapter": "adapter",
+    "imatrix": "imatrix",
+    "quality": "quality",
+    "check": "check",
+    "numbers": "numbers",
+}
 LOCAL = "local__"
 """Prefix of the directories of models from local files."""
 

@@ -183,6 +183,12 @@ class Library:
         declared = self._declared()
         return (remove if apply else look)(self._store, names, declared=declared, force=force, sink=self._sink)
 
+    def look_at_removal(self, *names: str, force: bool = False) -> Removal:
+        """Return what ``remove`` would delete, also of models that servers use now. Raises as ``remove`` otherwise."""
+        from llama_runner.library.remove_models import look  # noqa: PLC0415 - not for a list
+
+        return look(self._store, names, declared=self._declared(), force=force, sink=self._sink, in_use=True)
+
     @public_method
     def verify(
         self, *names: str, since: float | str | None = None, repair: bool = False, offline: bool = False

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.core.immutable_values import Value, field
 from llama_runner.library.artifacts_in_use import UseCheck
+from llama_runner.library.declared_models import PulledByClient
 from llama_runner.library.kept_by_lock_files import lock_roots
 from llama_runner.library.list_models import artifact_json, files_of, lies_in, models_of
 from llama_runner.library.model_names import select
@@ -91,8 +92,16 @@ def nothing_left_error(model: Model) -> UsageError:
     return UsageError(f"nothing of {model.title} is here but its records", hint="it was deleted before")
 
 
-def look(store: Store, names: Sequence[str], *, declared: DeclaredModels, force: bool, sink: Sink) -> Removal:
-    """Return what would be deleted. Writes nothing.
+def look(
+    store: Store,
+    names: Sequence[str],
+    *,
+    declared: DeclaredModels,
+    force: bool,
+    sink: Sink,
+    in_use: bool = False,
+) -> Removal:
+    """Return what would be deleted, with ``in_use`` also of what a server uses. Writes nothing.
 
     Raises ``UsageError`` for names that mean no model or several, and without ``force`` for models to keep, in a lock
     file or declared; ``StoreError`` for what a server uses.
@@ -109,14 +118,11 @@ def look(store: Store, names: Sequence[str], *, declared: DeclaredModels, force:
             raise unfinished_name_error(name)
         selection = select(models, declared.names.get(name, name), beginnings=False)
         there = [each for each in selection.artifacts if each.bytes is not None]
-        _check_servers(selection, there)
+        if not in_use:
+            _check_servers(selection, there)
         for model in selection.models:
-            if kept.has(model) and not force:
-                raise is_kept_error(model)
-            if locked.has(model) and not force:
-                raise is_locked_error(model)
-            if declared.has(model) and not force:
-                raise is_declared_error(model)
+            if not force:
+                _check_wanted(model, kept=kept.has(model), locked=locked.has(model), declared=declared)
             if any(each in there for each in model.artifacts):
                 titles[model.title] = None
             left |= {path: f"its record cannot be read: {why}" for path, why in model.problems.items()}
@@ -125,6 +131,18 @@ def look(store: Store, names: Sequence[str], *, declared: DeclaredModels, force:
         found |= {each.path: each for each in there}
     shared = sum(_shared(store, each) for each in found.values())
     return Removal(tuple(titles), tuple(found.values()), shared, left=left)
+
+
+def _check_wanted(model: Model, *, kept: bool, locked: bool, declared: DeclaredModels) -> None:
+    """Raise ``UsageError`` for a model that is to stay."""
+    if kept:
+        raise is_kept_error(model)
+    if locked:
+        raise is_locked_error(model)
+    if declared.declares(model):
+        raise is_declared_error(model)
+    if declared.has(model):
+        raise PulledByClient(model.name)
 
 
 def _check_servers(selection: Selection, artifacts: Iterable[Artifact]) -> None:

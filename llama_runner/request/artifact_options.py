@@ -148,11 +148,10 @@ CONVERSION = (
         "check",
         ("--no-check",),
         "conversion",
-        "Do not compare tokens and template of a converted model with its original.",
+        "Do not compare tokens and template of a converted model with its original; LLAMA_RUNNER_NO_CHECK=1 does it.",
         kind="flag",
         default=True,
         default_text="",
-        environment="LLAMA_RUNNER_NO_CHECK",
         parameter="no_check",
     ),
 )

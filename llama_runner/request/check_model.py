@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import StepError, ToolError, UsageError
 from llama_runner.core.immutable_values import Value
 from llama_runner.fidelity.reference_python import reference_python
 from llama_runner.fidelity.report import Report
-from llama_runner.request.model_checks import MARK, checked_models, differs_error
-from llama_runner.request.originals import described_model, original_of
+from llama_runner.request.find_original import DescribedModel, described_model, original_of
+from llama_runner.request.model_checks import MARK, checked_models, conversion_of, differs_error
 from llama_runner.request.pipeline_graph import graph_of
 from llama_runner.request.plan_and_execute import Preparation
 from llama_runner.request.resolve_request import Request
-from llama_runner.sources.local import LocalGguf
+from llama_runner.sources.hub.source import HubGguf
+from llama_runner.sources.local import LocalGguf, open_directory
 from llama_runner.steps.check import Check
+from llama_runner.store import layout
 from llama_runner.system.files import read_json
 
 if TYPE_CHECKING:
@@ -41,6 +42,13 @@ def needs_no_original_error(name: str) -> UsageError:
     return UsageError(f"{name} is converted here, so its original is known", hint="leave --original out")
 
 
+def no_weights_error(name: str) -> UsageError:
+    """Return the error for a GGUF file whose logits are to be compared without the weights of its original."""
+    return UsageError(
+        f"the weights of the original of {name} are not here", hint="name their directory with --original DIR"
+    )
+
+
 class CheckResult(Value):
     """What was found about one model."""
 
@@ -52,6 +60,8 @@ class CheckResult(Value):
     """The report as a JSON document."""
     recorded: bool
     """Whether it was up to date."""
+    not_measured: str = ""
+    """Why the logits could not be compared, where that was asked for."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of ``check --json``."""
@@ -61,6 +71,7 @@ class CheckResult(Value):
             "recorded": self.recorded,
             "failed": self.report.failed,
             "summary": self.report.summary(),
+            "not_measured": self.not_measured,
             **self.report.facts(),
         }
 
@@ -72,6 +83,8 @@ class CheckResult(Value):
         for finding in report.findings:
             if finding.cause == "file" or strict:
                 raise differs_error(self.name, f"{finding.part}: {finding.text}")
+        if self.not_measured:
+            raise StepError(f"the logits of {self.name} were not compared: {self.not_measured}")
 
 
 class ModelChecker:
@@ -81,7 +94,14 @@ class ModelChecker:
         self._store, self._sink = store, sink
         self._preparation = Preparation(store, sink, lock_timeout=lock_timeout)
 
-    def check(self, model: str | Path | None, keywords: RunnerKeywords, original: str | Path | None) -> CheckResult:
+    def check(
+        self,
+        model: str | Path | None,
+        keywords: RunnerKeywords,
+        original: str | Path | None,
+        *,
+        against_original: bool = False,
+    ) -> CheckResult:
         """Make what is missing of the model, and compare it; a model on the Hub is read without its weights."""
         python = reference_python(self._store.root)
         if python is None:
@@ -100,7 +120,38 @@ class ModelChecker:
         if result.recorded and result.report.not_checked:
             request.keywords = {**request.keywords, "force": (*request.keywords.get("force", ()), MARK)}
             result = self._made(request, graph, check.replace(python=str(python)), about)
+        if against_original:
+            result = self._with_numbers(request, graph, check, original, result)
         return result
+
+    def _with_numbers(
+        self, request: Request, graph: Pipeline, check: Check, original: str | Path | None, result: CheckResult
+    ) -> CheckResult:
+        """Add the figures of the logits, computed by transformers in the environment of llama.cpp's own converter."""
+        from llama_runner.steps.check_numbers import CheckNumbers  # noqa: PLC0415 - only when asked for
+        from llama_runner.steps.python_environment import converter_environment  # noqa: PLC0415
+
+        model, base, node = check.model, conversion_of(check) or check.model, check.original
+        if isinstance(node, DescribedModel):
+            if original is None or not layout.user_path(original).is_dir() or isinstance(graph.source, HubGguf):
+                raise no_weights_error(graph.alias)
+            node = open_directory(layout.user_path(original))
+        numbers = CheckNumbers(
+            model,
+            base,
+            node,
+            graph.binaries,
+            converter_environment(graph.programs.tree),
+            str(graph.source.name),
+            request.facts.cores,
+        )
+        whole = graph.replace(checks=(), others=(*graph.others, numbers))
+        _, _, outcome = self._preparation.make(lambda: request, lambda _: whole, lambda _: (numbers,))
+        found = read_json(self._store.path(outcome.places[numbers]))
+        about = Report.of_facts({"findings": found["findings"], "numbers": found["figures"]})
+        findings = (*result.report.findings, *about.findings)
+        report = result.report.replace(findings=findings, numbers=about.numbers)
+        return result.replace(report=report, not_measured=found["not_checked"])
 
     def _described(self, graph: Pipeline, request: Request) -> Node:
         """Return the node with the file; of a model on the Hub that is not here, one with its vocabulary alone."""
@@ -118,5 +169,4 @@ class ModelChecker:
             lambda: request, lambda _: whole, lambda _: (check,), refuses_differences=False
         )
         _, path, _ = next(iter(checked_models(plan, outcome, self._store)))
-        content: dict[str, Any] = json.loads(json.dumps(read_json(path)))
-        return CheckResult(graph.alias, about, Report.of_facts(content), path, check not in outcome.seconds)
+        return CheckResult(graph.alias, about, Report.of_facts(read_json(path)), path, check not in outcome.seconds)

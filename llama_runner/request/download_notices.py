@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llama_runner.core.errors import ToolError
 from llama_runner.core.events import Chosen, Noticed
 from llama_runner.core.sizes import size_text
+from llama_runner.request.offline_check import fetching_steps
 from llama_runner.request.pipeline_graph import Pipeline
 from llama_runner.sources.hub.source import HubGguf
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
@@ -15,7 +15,6 @@ from llama_runner.steps.download import Download
 if TYPE_CHECKING:
     from llama_runner.core.events import Sink
     from llama_runner.core.plan import Plan
-    from llama_runner.core.step import Step
     from llama_runner.request.binaries_graph import Programs
 
 
@@ -28,7 +27,7 @@ def announce(plan: Plan, graph: Pipeline | Programs, sink: Sink) -> None:
         return
     _announce_script(plan, graph, sink)
     source = graph.source
-    files = [file for step in _fetching(plan) if isinstance(step, Download) for file in step.remote]
+    files = [file for step in fetching_steps(plan) if isinstance(step, Download) for file in step.remote]
     if files and not isinstance(source, (LocalGguf, LocalSafetensors)):
         why = source.selection.why if isinstance(source, HubGguf) else "to be converted here"
         names = tuple(file.name for file in sorted(files, key=lambda file: -file.size))
@@ -55,31 +54,3 @@ def _announce_script(plan: Plan, graph: Pipeline, sink: Sink) -> None:
             sizes = f"{size_text(INSTALLED_BYTES)}, {size_text(FETCHED_BYTES)} to fetch"
             why += f", in a Python environment of its own, which is installed first ({sizes})"
     sink(Noticed("official_converter", why))
-
-
-def check_offline(plan: Plan) -> None:
-    """Raise if something would have to be fetched: ``SourceError`` for a model, else ``ToolError``."""
-    if fetching := _fetching(plan):
-        from llama_runner.sources.hub.errors import offline_error  # noqa: PLC0415 - not on the warm path
-
-        error = offline_error(", ".join(missing(plan)))
-        if not any(isinstance(step, Download) for step in fetching):
-            raise ToolError(str(error.args[0]), hint=error.hint)
-        raise error
-
-
-def missing(plan: Plan) -> tuple[str, ...]:
-    """Return what a plan would fetch, in words."""
-    return tuple(map(_what, _fetching(plan)))
-
-
-def _fetching(plan: Plan) -> list[Step]:
-    return [planned.step for planned in plan.pending if planned.remote is None and planned.step.estimate().fetch]
-
-
-def _what(step: Step) -> str:
-    """Say what a step would fetch."""
-    if isinstance(step, Download):
-        more = f" and {len(step.remote) - 1} more" if len(step.remote) > 1 else ""
-        return f"{step.remote[0].name}{more} of {step.hub.pin.repo}"
-    return str(step.source.get("ref", step.kind))

@@ -52,7 +52,7 @@ def with_checks(
 
     python = reference_python(store.root)
     if python is None:
-        if sink is not None and any(_runs(plan, _conversion(check)) for check in due):
+        if sink is not None and any(_runs(plan, conversion_of(check)) for check in due):
             from llama_runner.core.events import Noticed  # noqa: PLC0415 - as above
 
             text = "not checked: the Python packages tokenizers and jinja2 are not installed (llama-runner[check])"
@@ -68,7 +68,7 @@ def with_checks(
 
 
 def _is_due(plan: Plan, check: Check) -> bool:
-    conversion = _conversion(check)
+    conversion = conversion_of(check)
     planned = _planned(plan, conversion)
     if planned is None or planned.place is None or _planned(plan, check.model) is None:
         return False
@@ -78,7 +78,7 @@ def _is_due(plan: Plan, check: Check) -> bool:
     return record is not None and MARK in record.facts
 
 
-def _conversion(check: Check) -> Step | None:
+def conversion_of(check: Check) -> Step | None:
     """Return the step that converts the model."""
     node = check.model
     while isinstance(node, Step) and node.kind != "convert":

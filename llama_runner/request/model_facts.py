@@ -115,9 +115,10 @@ def context_length(
     if is_adapter:
         official_script.check_adapter(source.path)
         return None
-    if choice is None or choice.architecture.endswith("ForCausalLM"):
+    if choice is None or choice.architecture not in official_script.WITHOUT_TOKENIZER:
         official_script.check_tokenizer(source.path)
     if choice is not None:
+        official_script.check_own_code(source.path, choice)
         official_script.check_weights(source.path)
         return choice.context_length
     from llama_runner.convert import inspect  # noqa: PLC0415 - not on the warm path

@@ -16,12 +16,12 @@ from llama_runner.engine.errors import InputVanished
 from llama_runner.engine.observer import Observer
 from llama_runner.engine.plan_outcome import Outcome, skip_up_to_date
 from llama_runner.llama_cpp.build_selection import InstalledPrograms
-from llama_runner.request.graph_locations import context_of, programs_of
+from llama_runner.request.fallback_to_portable import falls_back, forget_rejection_of
+from llama_runner.request.graph_output_paths import context_of, programs_of
 from llama_runner.request.model_checks import raise_differences, with_checks
 from llama_runner.request.model_facts import check_writes
 from llama_runner.request.options import snapshot_of
 from llama_runner.request.pipeline_graph import Pipeline
-from llama_runner.request.program_facts import PORTABLE, find_rejected
 from llama_runner.store.local_sources import LocalSources
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Preparation:
                     self._try_options(graph, self._programs_first(request, graph), server)
                 plan, outcome = self._make(request, graph, targets(graph), server)
             except StepError as error:
-                if not self._falls_back(_programs(graph), error):
+                if not falls_back(_programs(graph), error, self._store.private, self._sink):
                     raise
                 continue
             if server is not None and server.passes_on and forced:
@@ -176,7 +176,7 @@ class Preparation:
             plan = observer.plan(targets, snapshot)
             plan = self._with_checks(observer, plan, targets, graph, None if announced else self._sink)
             if request.offline and plan.pending:
-                from llama_runner.request.download_notices import check_offline  # noqa: PLC0415 - not on the warm path
+                from llama_runner.request.offline_check import check_offline  # noqa: PLC0415 - not on the warm path
 
                 check_offline(plan)
             if plan.pending and server is not None and isinstance(graph, Pipeline):
@@ -274,25 +274,10 @@ class Preparation:
         places = [planned.place for planned in plan.steps if planned.step.transient]
         return any(self._store.is_evictable(place) for place in places if place is not None)
 
-    def _falls_back(self, programs: Programs, error: StepError) -> bool:
-        """Remember that programs were rejected; return whether others are tried, as these were chosen automatically."""
-        if not programs.automatic or (key := programs.identity) is None or getattr(error, "cause", None) is None:
-            return False
-        from llama_runner.serving.smoke_test_errors import remember_rejection  # noqa: PLC0415 - nearly never
-
-        remember_rejection(self._store.private, key, str(error).partition("\n")[0])
-        if key not in find_rejected(self._store):  # it cannot be written, and the same would be tried again
-            return False
-        self._sink(Warned("rejected", f"{error}; trying {PORTABLE}, and so in later runs"))
-        return True
-
     def _settle(self, programs: Programs, outcome: Outcome) -> None:
         """Forget that programs were rejected that work now; write down the stamp of programs that were moved."""
-        made = programs.node in outcome.digests  # who only converts needs none
-        if made and (key := programs.identity) is not None and key in find_rejected(self._store):
-            from llama_runner.serving.smoke_test_errors import forget_rejection  # noqa: PLC0415 - nearly never
-
-            forget_rejection(self._store.private, key)
+        if programs.node in outcome.digests:  # who only converts needs none
+            forget_rejection_of(programs, self._store.private)
         if isinstance(programs.node, InstalledPrograms):
             programs.node.update_stamp(self._store)
 

@@ -268,7 +268,7 @@ def _of_build(
     noted: list[Mapping[str, Any]] = [record.noted for record in builds if record is not None]
     choice = backends.choose_backend(facts.platform, environment) if wanted.device == AUTO else None
     backend = backends.check_backend(choice.name if choice else wanted.device, facts.platform)
-    rejected = find_rejected(store)
+    rejected = rejected_builds(store.private)
     tree: NamedTree | None = None
     patches: tuple[PlainFile | str, ...] = ()
     if wanted.source is not None or wanted.patches:
@@ -325,10 +325,10 @@ def _build_facts(
     return BuildFacts(backend, toolchain, gpus)
 
 
-def find_rejected(store: Store) -> Mapping[str, str]:
+def rejected_builds(private: Path) -> Mapping[str, str]:
     """Return why builds were rejected in this root, by their identity."""
-    if not layout.rejected_builds(store.private).exists():
+    if not layout.rejected_builds(private).exists():
         return {}
     from llama_runner.serving.smoke_test_errors import rejected  # noqa: PLC0415 - nearly never
 
-    return rejected(store.private)
+    return rejected(private)

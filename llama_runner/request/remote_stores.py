@@ -59,7 +59,7 @@ class LazyRemoteStore:
     """A ``RemoteStore`` that is opened with its first use; in offline mode one that needs the network is empty."""
 
     def __init__(self, text: str, sink: Sink, *, pushes: bool, offline: bool) -> None:
-        self._text, self._sink, self._offline = text, sink, offline
+        self.address, self._sink, self._offline = text, sink, offline
         self.pushes = pushes
         self._store: SharedStore | None = None
 
@@ -112,7 +112,7 @@ class LazyRemoteStore:
             from llama_runner.remote.shared_store import SharedStore  # noqa: PLC0415
             from llama_runner.remote.store_address import open_transport, parse_address  # noqa: PLC0415 - not on the warm path
 
-            address = parse_address(self._text)
+            address = parse_address(self.address)
             self._store = SharedStore(
                 address.text,
                 lambda: open_transport(address, os.environ, writable=self.pushes),

@@ -78,6 +78,12 @@ class PlanResult(Value):
             "check": self.check,
         }
 
+    def graph(self) -> dict[str, Any]:
+        """Return steps and sources as nodes and edges; see ``plan_graph``."""
+        from llama_runner.request.plan_graph import plan_graph  # noqa: PLC0415 - not on the warm path
+
+        return plan_graph(self.plan)
+
     def _source(self) -> dict[str, Any]:
         source = self.pipeline.source
         if isinstance(source, (HubGguf, HubSafetensors)):

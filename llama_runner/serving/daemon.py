@@ -31,7 +31,7 @@ from llama_runner.serving.server_registry import (
     running,
 )
 from llama_runner.system.processes import start
-from llama_runner.system.python_path import safe_module_path
+from llama_runner.system.python_path import python_function
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from llama_runner.serving.server_process import Server
 
 _POLL_S = 0.05
-_HOLD = "import sys; sys.path[:] = {path}; from llama_runner.serving.daemon import main; sys.exit(main())"
-"""The holder finds modules where we do. ``-m`` would not do that, and starts in the working directory."""
 
 _EVENTS: dict[str, type[Event]] = {
     kind.__name__: kind
@@ -82,7 +80,7 @@ def detach(
         "key": key,
     }
     holder = start(
-        [sys.executable, "-c", _HOLD.format(path=safe_module_path(sys.path))],
+        python_function("llama_runner.serving.daemon", "main"),
         env=absolute_variables(os.environ),
         stdin=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

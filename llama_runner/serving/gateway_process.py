@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -21,7 +20,7 @@ from llama_runner.serving.server_entry import ServerEntry
 from llama_runner.serving.server_registry import began, check_writable, lives, register, running
 from llama_runner.system.files import open_private_log, read_head
 from llama_runner.system.processes import start
-from llama_runner.system.python_path import safe_module_path
+from llama_runner.system.python_path import python_function
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 NAME = "gateway"
 """What ``ps`` calls a gateway."""
-_START = "import sys; sys.path[:] = {path}; from llama_runner.gateway.main_process import start; sys.exit(start())"
 _POLL_S = 0.05
 _RELOAD_S = 30.0
 _ERROR_BYTES = 1 << 16
@@ -76,7 +74,7 @@ def start_gateway(
     check_writable(directory)
     with open_private_log(log) as output:
         process = start(
-            [sys.executable, "-c", _START.format(path=safe_module_path(sys.path)), *arguments],
+            [*python_function("llama_runner.gateway.main_process", "start"), *arguments],
             env=absolute_variables(os.environ),
             stdout=output.fileno(),
             stderr=subprocess.STDOUT,

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_runner.core.csv_row import format_row, is_well_formed, parse_row
 from llama_runner.core.errors import UsageError
-from llama_runner.serving.errors import BadCertificate, bad_key_error, bad_key_file_error, unsafe_host_error
-from llama_runner.serving.llama_server.launch_spec import is_loopback
+from llama_runner.serving.errors import BadCertificate, bad_key_error, bad_key_file_error
 from llama_runner.system.files import read_bounded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec
 
@@ -23,30 +22,6 @@ _NO_KEY = "''"
 """An empty value in a file of variables whose quotes are not removed; llama-server would take it as a key."""
 _LARGEST = 1 << 20
 """Bytes of a file of keys, or of certificates."""
-
-
-def check_access(wanted: ServerOptions | ServerSpec, environment: Mapping[str, str]) -> None:
-    """Raise ``UsageError`` or ``BadCertificate`` where a server should not be started so.
-
-    ``environment`` is the server's own, or ours: its keys count as llama-server reads them.
-    """
-    if wanted.api_key is not None:
-        _check_key("api_key", wanted.api_key)
-    keys = [] if wanted.api_key is not None else _keys_in(environment)  # the variable is replaced by a key of ours
-    files = [Path(wanted.api_key_file)] if wanted.api_key_file is not None else []
-    if wanted.inherit_environment and (inherited := environment.get("LLAMA_ARG_API_KEY_FILE")) is not None:
-        if not inherited:
-            raise bad_key_error(
-                "LLAMA_ARG_API_KEY_FILE", "it is set and names no file", "unset it, or name a file with keys"
-            )
-        files.append(Path(inherited))  # llama-server reads both
-    for file in files:
-        check_key_file(file)
-    if wanted.tls_cert is not None or wanted.tls_key is not None:
-        _check_certificate(wanted.tls_cert, wanted.tls_key)
-    has_key = wanted.api_key is not None or keys or files
-    if not (has_key or wanted.insecure or is_loopback(wanted.host) or _resolves_to_loopback(wanted.host)):
-        raise unsafe_host_error(wanted.host)
 
 
 def key_for(wanted: ServerOptions | ServerSpec, key: str | None = None) -> str | None:
@@ -65,20 +40,21 @@ def variable_with(key: str) -> dict[str, str]:
     return {"LLAMA_API_KEY": format_row([key])}
 
 
-def _keys_in(environment: Mapping[str, str]) -> list[str]:
+def keys_in(environment: Mapping[str, str]) -> list[str]:
     """Return the keys of ``LLAMA_API_KEY``; ``UsageError`` if it is set and has none, or is not what it seems to be."""
     name, text = "LLAMA_API_KEY", environment.get("LLAMA_API_KEY")
     if not text:
         return []
     if not is_well_formed(text):
         raise bad_key_error(name, "a quote does not enclose a whole key", 'llama-server reads it as CSV: key,"key",…')
-    keys = [_check_key(name, key) for key in parse_row(text) if key]
+    keys = [check_key(name, key) for key in parse_row(text) if key]
     if not keys or _NO_KEY in keys:
         raise bad_key_error(name, "there is no key in it", "unset it, or write the key without quotes")
     return keys
 
 
-def _check_key(where: str, key: object) -> str:
+def check_key(where: str, key: object) -> str:
+    """Return a key that can be used; ``where`` is what gives it. Raises ``UsageError``."""
     if not isinstance(key, str) or not key:
         raise bad_key_error(where, "there is no key in it", "auto, or a text")
     if any(character.isspace() for character in key):
@@ -122,7 +98,8 @@ def check_key_file(path: Path) -> None:
             )
 
 
-def _check_certificate(certificate: Path | None, key: Path | None) -> None:
+def check_certificate(certificate: Path | None, key: Path | None) -> None:
+    """Raise ``BadCertificate`` where a certificate and its key cannot be used together."""
     if certificate is None or key is None:
         raise UsageError("--tls-cert and --tls-key belong together", hint="give both")
     import ssl  # noqa: PLC0415 - only then
@@ -148,15 +125,3 @@ def _no_password() -> str:
 def _told(error: object) -> str:
     reason = getattr(error, "reason", None)
     return reason.replace("_", " ").lower() if reason else "it cannot be read as PEM"
-
-
-def _resolves_to_loopback(host: str) -> bool:
-    """Return whether a host name resolves to loopback addresses only, such as ``ip6-localhost``."""
-    import socket  # noqa: PLC0415 - only for names
-    from ipaddress import ip_address  # noqa: PLC0415
-
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        return bool(found) and all(ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
-    except (OSError, ValueError):
-        return False

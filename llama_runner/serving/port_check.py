@@ -32,7 +32,7 @@ def check_users(options: ServerOptions) -> ServerOptions:
         options = with_variables(options, os.environ)
     check_own_options(options.extra)
     if needs_care(options, os.environ):
-        from llama_runner.serving.keys_and_certificates import check_access  # noqa: PLC0415 - not for the usual server
+        from llama_runner.serving.access_check import check_access  # noqa: PLC0415 - not for the usual server
 
         check_access(options, os.environ)
     return options

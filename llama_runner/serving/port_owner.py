@@ -14,8 +14,8 @@ from llama_runner.serving.server_registry import running
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_LISTENS = b"0A"
-_INODE = 9
+_CONNECTED, _LISTENS = b"01", b"0A"
+_USER, _INODE = 7, 9
 _ROWS = 600
 """Bytes to read at once: a few rows."""
 
@@ -90,6 +90,24 @@ def _listening(port: int) -> Iterator[str]:
                 for of in map(bytes.split, lines):
                     if of[3] == _LISTENS and int(of[1].rpartition(b":")[2], 16) == port:
                         yield f"socket:[{int(of[_INODE])}]"
+
+
+def users_of_connection(port: int, client_port: int) -> set[int] | None:
+    """Return the users whose processes have a connection on this machine from one port to another.
+
+    None if the system does not tell: on others than Linux. Only open connections count: of one that its process has
+    left, the kernel says that root has it.
+    """
+    found: set[int] | None = None
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with suppress(OSError), open(table, "rb") as file:  # noqa: PTH123 - as above
+            found = found or set()
+            for of in map(bytes.split, file):
+                if len(of) > _INODE and of[3] == _CONNECTED:
+                    here, there = (int(of[at].rpartition(b":")[2], 16) for at in (1, 2))
+                    if (here, there) == (client_port, port):
+                        found.add(int(of[_USER]))
+    return found
 
 
 def _listens_by_psutil(pid: int, port: int) -> bool | None:

@@ -76,11 +76,9 @@ class Server(Talks):
         """Start it. ``log`` is appended to; ``registry`` is where running servers are written down, with ``about``.
 
         ``terminal`` gets what the server prints, as far as it takes it.
-
         ``key`` is the API key where the spec says ``auto``; else a new one is made.
         """
-        self.spec, self.log, self.log_name = spec, log, log_name
-        self.url = spec.url
+        self.spec, self.log, self.log_name, self.url = spec, log, log_name, spec.url
         self.context: int | None = None
         self.trained_context: int | None = None
         check_system_config(lambda text: sink(Warned("system_config", text)))
@@ -88,9 +86,9 @@ class Server(Talks):
         self._mark, self._owner = os.urandom(8).hex(), os.getpid()
         self._environment["LLAMA_RUNNER_SERVER"] = self._mark
         if needs_care(spec, self._environment):
-            from llama_runner.serving import keys_and_certificates  # noqa: PLC0415 - not for the usual server
+            from llama_runner.serving import access_check, keys_and_certificates  # noqa: PLC0415 - not for the usual server
 
-            keys_and_certificates.check_access(spec, self._environment)
+            access_check.check_access(spec, self._environment)
             if (own := keys_and_certificates.key_for(spec, key)) is not None:
                 self._environment.update(keys_and_certificates.variable_with(own))
         self.api_key = self._find_key()
@@ -236,8 +234,7 @@ class Server(Talks):
         """Return once the server answers for our model; ``Interrupted`` when ``cancelled`` says so before.
 
         Ready is: alive, ``/health`` says 200, our model is listed, and with ``canary`` it has given a token. Raises
-        ``ServerDied``, ``KeyRefused``, ``ServerError``, or ``ServerStalled`` when it
-        has been silent for ``load_timeout`` seconds; the server is stopped then.
+        ``ServerDied``, ``KeyRefused``, ``ServerError``, or ``ServerStalled`` after ``load_timeout`` silent seconds.
         """
         pause, longest = _POLL_S
         try:

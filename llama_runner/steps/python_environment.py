@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 REQUIREMENTS = (
     "torch==2.13.0",
     "transformers==4.57.6",
+    "tokenizers>=0.22.0,<0.22.2",
     "sentencepiece>=0.2,<0.3",
     "protobuf>=4.21,<5",
     "safetensors",
@@ -43,7 +44,10 @@ REQUIREMENTS = (
 )
 """The requirements of llama.cpp's tree, with versions of torch and numpy that have wheels for the newest Python.
 
-gguf is missing on purpose: it must come from the same tree as the script.
+gguf is missing on purpose: it must come from the same tree as the script. From 0.22.2 to
+0.23.3 at least, tokenizers gives added tokens other numbers than tokenizer.json has if one of them is beyond a hole of
+the vocabulary (huggingface/tokenizers#1891), as in Phi-4-mini. Of 300 random vocabularies that 0.23.3 saved, 0.22.1
+read 245 as they were, 0.23.3 itself 121: so the earlier version is used for them too.
 """
 CONVERT = "convert_hf_to_gguf.py"
 DRIVER = Path(__file__).parents[1] / "convert" / "official_script_runner.py"

@@ -22,6 +22,16 @@ def safe_module_path(entries: "list[str]") -> "list[str]":
     return kept
 
 
+def python_function(module: str, function: str) -> "list[str]":
+    """Return the words that call a function in a new interpreter, which finds modules where this one does.
+
+    ``-m`` would not do that, and starts in the working directory. The function returns the exit status.
+    """
+    path = safe_module_path(sys.path)
+    code = f"import sys; sys.path[:] = {path}; from {module} import {function}; sys.exit({function}())"
+    return [sys.executable, "-c", code]
+
+
 def remove_working_directory_from_path() -> None:
     """Change ``sys.path`` for the rest of this program."""
     sys.path[:] = safe_module_path(sys.path)

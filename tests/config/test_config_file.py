@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from llama_runner import Runner
-from llama_runner.config.config_file import ConfigFile, KeyChange
 from llama_runner.config.errors import ConfigError
+from llama_runner.config.runner_configuration import ConfigFile, KeyChange
 from llama_runner.core.errors import StoreError, UsageError
 
 TEXT = """# mine

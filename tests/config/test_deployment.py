@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -20,8 +21,13 @@ from llama_runner import Runner
 from llama_runner.config.config import Config
 from llama_runner.core.errors import ServerError, UsageError
 from llama_runner.core.events import Event, StepFinished, StepStarted
+from llama_runner.request.joint_preparation import JointPlan, JointPreparation
+from llama_runner.request.resolve_request import Request
 from llama_runner.serving.server_registry import running
+from llama_runner.store.artifacts import Store
 from tests.conftest import Command, says
+from tests.fakehub.hub import Hub
+from tests.sources.gguf_files import write
 
 TWO = """
 [gateway]
@@ -92,6 +98,56 @@ def test_15_05_steps_that_differ_in_what_is_kept_are_planned_apart(tmp_path: Pat
     assert kinds.count("convert") == 2, "what is kept differs, so the steps do"
 
 
+@pytest.mark.parametrize("other", ["", 'remote_store = "{}/b"\n', 'remote_store = "{}/a"\nremote_push = true\n'])
+def test_15_05_models_with_different_remote_stores_are_refused_before_anything_is_made(
+    tmp_path: Path, config: Path, llama_runner: Command, other: str
+) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    change(config, "[models.a]\n", f'[models.a]\nremote_store = "{tmp_path}/a"\n')
+    change(config, "[models.b]\n", f"[models.b]\n{other.format(tmp_path)}")
+    for words in (("up", "--dry-run"), ("up",)):
+        refused = llama_runner(*words, "--config", config, "--root", tmp_path / "root")
+        assert refused.code == 2, refused
+        assert f"remote_store is {tmp_path}/a for a and " in refused.err
+        assert "hint: set it in [defaults]" in refused.err
+    assert not list((tmp_path / "b").iterdir())
+    assert not (tmp_path / "root" / "models").exists()
+
+
+@pytest.mark.usefixtures("user_of_the_hub")
+def test_15_05_only_what_a_model_that_is_offline_needs_must_be_there(tmp_path: Path, config: Path, hub: Hub) -> None:
+    hub.repo("acme/tiny", {"tiny-Q4_K_M.gguf": write(tmp_path / "tiny.gguf")})
+    change(config, "[models.a]\n", "[models.a]\noffline = true\n")
+    change(config, '[models.b]\ndemo = true\nquantization = "q4_k_m"', '[models.b]\nsource = "acme/tiny"')
+    runner = Runner(tmp_path / "root", config=config)
+    made = runner.deployment().prepare(runner.prepare)
+    assert made["a"].model.exists()
+    assert made["b"].model.exists()
+
+
+def test_15_05_a_step_is_forced_for_all_models_or_for_none(tmp_path: Path, config: Path) -> None:
+    store = Store(tmp_path / "root", lambda _event: None)
+    bins = Config.load(config).defaults.options["binaries"]
+
+    def planned(*force: str) -> JointPlan:
+        requests = {
+            name: Request(
+                None,
+                {"demo": True, "binaries": bins, "force": forced},
+                store=store,
+                sink=lambda _event: None,
+                remember=False,
+            )
+            for name, forced in {"a": force, "b": ("convert",)}.items()
+        }
+        return JointPreparation(store, lambda _event: None, lock_timeout=1).plan_together(requests)
+
+    assert planned("convert").plan.pending
+    with pytest.raises(UsageError, match=r"force is .*quantize.* for a and .*convert.* for b"):
+        planned("quantize")
+
+
 def test_15_05_up_serves_several_models_at_one_address_until_down(
     tmp_path: Path, config: Path, llama_runner: Command
 ) -> None:
@@ -126,6 +182,49 @@ def test_15_05_reload_restarts_only_what_changed(tmp_path: Path, config: Path) -
     assert changed[0].pid != first.pid
     assert changed[0].context == 512
     assert [each.pid for each in Runner(tmp_path / "root").down(config=config)] == [changed[0].pid]
+
+
+def test_what_serves_one_model_of_the_file_goes_on_with_it_after_a_reload(
+    tmp_path: Path, config: Path, llama_runner: Command
+) -> None:
+    runner, places = Runner(tmp_path / "root"), ("--config", config, "--root", tmp_path / "root")
+    assert llama_runner("up", "b", "--detach", *places).code == 0
+    [first] = running(runner.servers)
+    assert [each.pid for each in runner.reload(config=config)] == [first["pid"]]
+    change(config, "[models.a]\n", "[models.a]\nctx_size = 512\n")
+    assert [each.pid for each in runner.reload(config=config)] == [first["pid"]], "another model changed"
+    change(config, "[models.b]\n", "[models.b]\nctx_size = 512\n")
+    [changed] = runner.reload(config=config)
+    assert (changed.alias, changed.context, changed.pid != first["pid"]) == ("b", 512, True)
+    assert [about["alias"] for about in running(runner.servers)] == ["b"]
+    change(config, "[models.b]", "[models.c]")
+    says(llama_runner("reload", *places), 2, "no model called 'b'")
+    assert [about["alias"] for about in running(runner.servers)] == ["b"], "what runs stays"
+
+
+def test_down_needs_no_file_that_can_be_read(tmp_path: Path, config: Path, llama_runner: Command) -> None:
+    root = tmp_path / "root"
+    places = ("--config", config, "--root", root)
+    assert llama_runner("up", "b", "--detach", *places).code == 0
+    text = config.read_text()
+    config.write_text("this is no TOML")
+    assert llama_runner("down", *places).out.startswith("stopped   b at ")
+    config.write_text(text)
+    assert llama_runner("up", "b", "--detach", *places).code == 0
+    config.unlink()
+    assert llama_runner("down", "--config", "", "--root", root).out.startswith("stopped   b at "), "the only one"
+    assert llama_runner("down", *places).err == "nothing runs for this configuration\n"
+    config.write_text(text)
+    other = tmp_path / "other.toml"
+    other.write_text(text.replace("[models.b]\n", "[models.b]\nctx_size = 512\n"))
+    for path in (config, other):
+        assert llama_runner("up", "b", "--detach", "--config", path, "--root", root).code == 0
+    says(llama_runner("down", "--config", "", "--root", root), 2, "2 configurations run", "--config")
+    for path in (other, config):
+        assert [each.pid for each in Runner(root).down(config=path)]
+    gateway = llama_runner("gateway", "--detach", *places)
+    stop = gateway.out.splitlines()[-1].removeprefix("stop      llama-runner ")
+    assert llama_runner(*shlex.split(stop)).out.startswith("stopped   gateway at ")
 
 
 def test_15_05_the_gateway_keeps_what_it_has_when_the_file_is_wrong(tmp_path: Path, config: Path) -> None:

@@ -16,7 +16,7 @@ from llama_runner.config.export_models import Exported
 from llama_runner.config.import_file import import_text
 from llama_runner.config.import_ini import canonical_name
 from llama_runner.config.import_paths import with_variables
-from llama_runner.config.reader import can_be_name
+from llama_runner.config.read_config_file import can_be_name
 from llama_runner.core.errors import UsageError
 from tests.config.exports import config_with, specs_of
 from tests.config.imports import config_of

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from llama_runner.config.config import Config
 from llama_runner.config.errors import ConfigError
-from llama_runner.config.reader import LARGEST
+from llama_runner.config.read_config_file import LARGEST
 from llama_runner.core.errors import UsageError
 from tests.config.files import Write, mistakes, told
 

@@ -43,9 +43,12 @@ class LlamaCpp:
         self.process.kill()  # it answers before its loop runs, and forgets a SIGTERM until then
         self.process.communicate(timeout=30)
 
-    def tokens(self, text: str, *, special: bool = False) -> list[int]:
-        """The numbers of a text; ``special``: with what the model puts around it, and special tokens in it read."""
-        body = json.dumps({"content": text, "add_special": special, "parse_special": special})
+    def tokens(self, text: str, *, special: bool = False, parsed: bool = False) -> list[int]:
+        """The numbers of a text; ``special``: with what the model puts around it, and special tokens in it read.
+
+        ``parsed``: only the latter.
+        """
+        body = json.dumps({"content": text, "add_special": special, "parse_special": special or parsed})
         self.connection.request("POST", "/tokenize", body, {"Content-Type": "application/json"})
         answer = self.connection.getresponse()
         found = json.loads(answer.read())

@@ -62,7 +62,7 @@ def vendor(environment: Path, binaries: Path, tmp_path_factory: pytest.TempPathF
 def root(root: Path, environment: Path, vendor: Path) -> Path:
     """Return a root that also has the converter's tree, as hard links, and its environment."""
     shutil.copytree(vendor, root / "vendor", copy_function=os.link, ignore=shutil.ignore_patterns("converter-*"))
-    (root / "vendor" / environment.name).symlink_to(environment)
+    (root / "vendor" / environment.name).symlink_to((vendor / environment.name).resolve())
     return root
 
 
@@ -148,6 +148,34 @@ def lora(folder: Path) -> Path:
     return folder
 
 
+HOLES: dict[str, Any] = {
+    "version": "1.0", "truncation": None, "padding": None, "normalizer": None, "pre_tokenizer": None,
+    "post_processor": None, "decoder": None,
+    "added_tokens": [
+        {"id": number, "content": text, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+         "special": True}
+        for text, number in (("z", 12), ("<a>", 13), ("<b>", 14))
+    ],
+    "model": {
+        "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None, "fuse_unk": False,
+        "end_of_word_suffix": None, "byte_fallback": False, "ignore_merges": False, "merges": [],
+        "vocab": {**{text: number for number, text in enumerate("abcdefgh")}, "z": 12},
+    },
+}  # fmt: skip
+"""Added tokens as Phi-4-mini has them: the first is in the vocabulary, beyond a hole."""
+
+
+def test_17_04_the_script_s_environment_numbers_added_tokens_as_tokenizer_json_does(
+    vendor: Path, environment: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tokenizer.json").write_text(json.dumps(HOLES), encoding="utf-8")
+    look = "import json, sys, tokenizers\nprint(json.dumps(tokenizers.Tokenizer.from_file(sys.argv[1]).get_vocab()))\n"
+    python = vendor / environment.name / "bin" / "python"
+    argv: list[str | Path] = [python, "-I", "-B", "-c", look, tmp_path / "tokenizer.json"]
+    found = json.loads(subprocess.run(argv, check=True, capture_output=True).stdout)
+    assert {text: found[text] for text in ("z", "<a>", "<b>")} == {"z": 12, "<a>": 13, "<b>": 14}
+
+
 def test_17_05_a_tokenizer_that_transformers_5_saved_is_converted_by_the_script_too(
     root: Path, tmp_path: Path, llama_runner: Command
 ) -> None:
@@ -199,7 +227,7 @@ def test_code_of_a_model_is_not_run(root: Path, hostile: tuple[Path, Path], llam
     model, marker = hostile
     done = llama_runner("prepare", model, "--root", root)
     assert done.code == 3, done
-    assert "hostile cannot be converted without running its own Python code" in done.err
+    assert "the model cannot be converted without running its own Python code" in done.err
     assert "--trust-remote-code" in done.err
     assert not marker.exists()
 

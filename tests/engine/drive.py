@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import LlamaRunnerError
+from tests.command_server import do_not_sync
 from tests.engine.toys import File, Toy, ToyTree, World
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ def main() -> int:
     parser.add_argument("--kind", default="Toy")
     parser.add_argument("--limit", type=int, default=0)
     given = parser.parse_args()
+    do_not_sync()  # it still counts as an operation
     world = World(given.root)
     if given.limit:
         import resource

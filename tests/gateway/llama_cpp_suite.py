@@ -107,4 +107,4 @@ def pytest_configure() -> None:
                     more["json"] = {**more["json"], "model": NAME}
         return send(self, method, urlunsplit(parts), **more)
 
-    requests.Session.request = request  # type: ignore[assignment]
+    requests.Session.request = request  # type: ignore[assignment, method-assign]

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from llama_runner import Runner
-from llama_runner.core.errors import StoreError
+from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.demo import EXAMPLES
 from llama_runner.gateway.created_models import CreatedModels, change_created, read_created
 from llama_runner.gateway.errors import BadRequest
@@ -127,6 +127,50 @@ def test_a_pulled_model_is_there_after_a_restart_and_gone_after_delete(
         assert other.list().models == []
     assert not list((root / "models").glob("gguf/*/*.gguf"))
     assert read_created(root) == CreatedModels()
+
+
+def test_a_pulled_model_is_kept_by_gc_and_by_models_remove_until_a_client_deletes_it(
+    root: Path, client: ollama.Client
+) -> None:
+    client.pull("acme/demo-GGUF")
+    runner = Runner(root)
+    with pytest.raises(UsageError, match="a client of the gateway pulled acme/demo-GGUF"):
+        runner.models.remove("acme/demo-GGUF", apply=False)
+
+    def freed() -> list[str]:
+        found = runner.gc(older_than=0, max_size=1)
+        return [each.path for each in found.garbage if each.path.endswith(".gguf")]
+
+    assert freed() == []
+    file = layout.gateway_models(root / layout.PRIVATE)
+    made = file.read_text()
+    file.write_text("damaged")
+    with pytest.raises(StoreError, match="cannot be read"):
+        freed()
+    file.unlink()
+    assert len(freed()) == 1, "nothing else keeps it"
+    file.write_text(made)
+    client.delete("acme/demo-GGUF")
+    assert not list((root / "models").glob("gguf/*/*.gguf"))
+
+
+def test_two_gateways_of_one_root_serve_each_other_s_new_names(
+    root: Path, client: ollama.Client, started: Callable[..., Running]
+) -> None:
+    with ollama.Client(started().url) as other:
+        assert other.list().models == []
+        client.pull("acme/demo-GGUF")
+        assert [each.model for each in other.list().models] == ["acme/demo-GGUF:latest"]
+        other.copy("acme/demo-GGUF", "short")
+        assert client.chat("short", ASKED, options=GREEDY).message.content == ANSWER
+        other.delete("short")
+        with pytest.raises(ollama.ResponseError, match="not found"):
+            client.chat("short", ASKED)
+        file = layout.gateway_models(root / layout.PRIVATE)
+        file.write_text("damaged")
+        assert [each.model for each in other.list().models] == ["acme/demo-GGUF:latest"], "what is known stays"
+        file.unlink()
+        assert other.list().models == []
 
 
 def test_a_declared_model_is_listed_once_it_is_pulled_and_not_after_it_is_deleted(
@@ -242,11 +286,15 @@ def test_what_is_not_downloaded_on_a_first_request_is_an_error_of_its_protocol(
         for path in ("/v1/chat/completions", "/v1/messages"):
             found, answer = gateway.post(path, {"model": name, **chat})
             assert (found, "not found" in answer["error"]["message"]) == (status, True)
-    for name, text in (("acme/demo-GGUF:Q4_K_M", "more than the limit of 1000 B"), ("acme/gone:Q4_K_M", "acme/gone")):
+    for name, status, text in (
+        ("acme/demo-GGUF:Q4_K_M", 400, "more than the limit of 1000 B"),
+        ("acme/gone:Q4_K_M", 404, "acme/gone"),
+    ):
         answers = [
             httpx.post(gateway.url + path, json={"model": name, **chat}, timeout=60)
             for path in ("/v1/chat/completions", "/v1/messages")
         ]
+        assert [answer.status_code for answer in answers] == [status] * 2
         openai, anthropic = (answer.json() for answer in answers)
         assert text in openai["error"]["message"]
         assert openai["error"]["code"]

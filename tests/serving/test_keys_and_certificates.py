@@ -15,8 +15,8 @@ import pytest
 from llama_runner.client.errors import KeyRefused
 from llama_runner.core.csv_row import format_row, parse_row
 from llama_runner.core.errors import ExitCode, ServerError, UsageError
+from llama_runner.serving.access_check import check_access
 from llama_runner.serving.errors import BadCertificate
-from llama_runner.serving.keys_and_certificates import check_access
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, first_key_in
 from llama_runner.serving.llama_server.readiness import Asked
 from llama_runner.serving.port_check import check_launch

@@ -6,6 +6,7 @@ Follows ``Phi2Model``, ``Phi3MiniModel`` and ``PhiMoeModel`` of llama.cpp's conv
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from llama_runner.convert.families import decoder_parts
 from llama_runner.convert.families.family_definition import ComputedTensor, Family, Rule
 from llama_runner.convert.families.llama import MIXTRAL_EXPERTS, MIXTRAL_STACKS
 from llama_runner.convert.model_config import full_rope
+from llama_runner.convert.vocab.tokenizer_classes import CLASS_OF_5
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -239,10 +241,43 @@ def factors(config: Config, size: int) -> tuple[ComputedTensor, ...]:
 def write_vocabulary(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:
     """Write a byte-level BPE if the settings name GPT-2's class (Phi 4), else tokenizer.model."""
     settings = source.optional_object("tokenizer_config.json")
-    if settings.get("tokenizer_class") == "GPT2Tokenizer":
+    if settings.get("tokenizer_class") == "GPT2Tokenizer" or _is_phi4_of_transformers_5(source, settings):
         return decoder_parts.byte_level(values, config, source)
-    return decoder_parts.sentence_pieces(values, config, source)
+    vocabulary = decoder_parts.sentence_pieces(values, config, source)
+    name = (values.text("general.name") or "").lower()
+    if _strips(settings) and not any(known in name for known in KNOWN_NAMES):
+        values.string("general.name", _with_known_name(values.text("general.name") or ""))
+    return vocabulary
 
+
+def _is_phi4_of_transformers_5(source: ModelDirectory, settings: Mapping[str, Any]) -> bool:
+    if settings.get("tokenizer_class") != CLASS_OF_5 or source.has("tokenizer.model"):
+        return False
+    model = source.optional_object("tokenizer.json").get("model")
+    return isinstance(model, dict) and not model.get("byte_fallback")
+
+
+def _strips(settings: Mapping[str, Any]) -> bool:
+    """Return whether space after a special token is dropped (``rstrip``), and llama.cpp has the tokens to do the same.
+
+    For a model called so, llama.cpp sets this for all special tokens; it fails if one of ``NAMED`` is missing.
+    """
+    listed = settings.get("added_tokens_decoder")
+    tokens = [token for token in listed.values() if isinstance(token, dict)] if isinstance(listed, dict) else []
+    return {str(token.get("content")) for token in tokens} >= NAMED and any(
+        token.get("rstrip") and token.get("special") for token in tokens
+    )
+
+
+def _with_known_name(name: str) -> str:
+    """Return the name of a model with one of the names in it that llama.cpp looks for."""
+    found = re.sub(r"(?i)\bphi[ _.]3", "Phi-3", name, count=1)
+    return found if "Phi-3" in found else f"{name} (Phi-3)".strip()
+
+
+KNOWN_NAMES = ("phi-3", "phi3")
+"""Parts of ``general.name`` by which llama.cpp recognises a model whose special tokens drop the space after them."""
+NAMED = frozenset({"<unk>", "<s>", "</s>", "<|endoftext|>"})
 
 PHI2 = Family(
     name="phi2",

@@ -80,7 +80,9 @@ def given_name(source: ModelDirectory, tokenizer: Tokenizer) -> str | None:
     Raises `NoSuchPreTokenizer`, and `UnknownPreTokenizer` for a vocabulary that is not of bytes and a name for bytes.
     """
     if (said := source.pre_tokenizer) is None:
-        return bpe_hash.name_of(tokenizer)
+        known = bpe_hash.name_of(tokenizer)
+        is_first_llama3 = known == "smaug-bpe" and bool(tokenizer.model.get("ignore_merges"))
+        return "llama-bpe" if is_first_llama3 else known  # both have the hash of smaug-bpe, which takes no whole words
     if said not in NAMES:
         raise NoSuchPreTokenizer(said, NAMES)
     if said not in NOT_BYTES and NO_BYTES in steps_of(tokenizer):
@@ -93,7 +95,7 @@ def check_merges(tokenizer: Tokenizer) -> None:
     for merge in tokenizer.model.get("merges") or []:
         parts = merge.split(" ") if isinstance(merge, str) else merge
         if len(parts) != 2 or any(part not in tokenizer.base for part in (*parts, "".join(parts))):  # noqa: PLR2004
-            raise BadVocabulary(f"the merge {merge!r} is not one of two known tokens to a third")
+            raise BadVocabulary(f"the merge {merge!r} does not join two known tokens to a known one")
 
 
 def collect(tokenizer: Tokenizer, config: Config) -> tuple[list[str], list[int]]:

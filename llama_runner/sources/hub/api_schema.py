@@ -38,6 +38,8 @@ class RepositoryEntry(Value):
     updated: str | None
     """ISO 8601."""
     gated: bool
+    license: str | None = None
+    """What its card names: ``apache-2.0``."""
 
 
 def parse_pin(answer: object, repo: str, where: str) -> Pin:
@@ -132,9 +134,19 @@ def parse_search(answer: object, where: str) -> list[RepositoryEntry]:
                 _count(about.get("likes")),
                 updated if isinstance(updated, str) and updated.isprintable() else None,
                 bool(about.get("gated")),
+                _license(about.get("tags")),
             )
         )
     return found
+
+
+def _license(tags: object) -> str | None:
+    """Return the licence that the tags of a repository name."""
+    named = (
+        [tag for tag in tags if isinstance(tag, str) and tag.startswith("license:")] if isinstance(tags, list) else []
+    )
+    name = named[0].partition(":")[2] if named else ""
+    return name if name.isprintable() and 0 < len(name) <= _LONGEST_FACT else None
 
 
 def _count(value: object) -> int | None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Literal
 
-from llama_runner.core.errors import SourceError, UsageError
+from llama_runner.core.errors import LlamaRunnerError, SourceError, UsageError
 from llama_runner.core.immutable_values import Value
 from llama_runner.sources import quantization_types
 from llama_runner.sources.hub import file_names
@@ -290,3 +290,11 @@ def _shown(text: str) -> str:
 
 def _without_token(text: str) -> str:
     return re.sub(r"\bhf_\w{8,}|hf_\w{16,}", "hf_…", text)
+
+
+def bare_source(source: str) -> str:
+    """Return a source without revision and quantization, in lower case if it is a name on the Hub."""
+    try:
+        return parse(source).repo.lower()
+    except LlamaRunnerError:  # a name that was imported
+        return source

@@ -54,6 +54,8 @@ class SearchResult(Value):
     """The smallest first."""
     problem: str | None = None
     """Why its files could not be listed."""
+    license: str | None = None
+    """What its card names: ``apache-2.0``."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the repository as ``search --json`` prints it."""

@@ -160,6 +160,7 @@ def test_the_command_prints_json(hub: Hub) -> None:
             "likes": 6,
             "updated": "2026-11-01T10:00:00.000Z",
             "gated": False,
+            "license": None,
             "problem": None,
             "quantizations": [{"name": "Q8_0", "size": 9000, "fits": True, "file": "tiny-Q8_0.gguf"}],
         }

@@ -10,7 +10,7 @@ from llama_runner.config.config import Config
 from llama_runner.config.differences import file_differences
 from llama_runner.config.edit import KeyChange, change_keys, get_value, replace_text
 from llama_runner.config.errors import ConfigError
-from llama_runner.config.reader import text_of
+from llama_runner.config.read_config_file import text_of
 from llama_runner.config.shown import effective
 from llama_runner.core.errors import StoreError
 from llama_runner.core.immutable_values import Value
