@@ -215,9 +215,9 @@ async def idle(target: Target, count: int) -> dict[str, Any]:
     """Open streams of which nothing comes after the first event."""
     opened, before = [], 0.0
     for number in range(count):
-        reader, writer = await asyncio.open_connection("127.0.0.1", target.port, limit=1 << 12)
+        reader, writer = await asyncio.open_connection("127.0.0.1", target.port, limit=1 << 17)
         writer.write(request(chat("one", stream=True)))
-        await reader.readuntil(b"data: ")
+        await reader.readuntil(b"\n\n")  # the whole event
         opened.append(writer)
         if number == 10:  # noqa: PLR2004 - all that is loaded once is loaded
             before = target.resident()

@@ -1,80 +1,94 @@
-"""What `recommend` says of speed, against what llama-server does with the same models.
+"""What `recommend` says of speed, against what llama-bench measures with the same models.
 
-    python benchmarks/recommend.py [--root DIR] [--hidden 2048] [--layers 20] [--repeat 3]
+    python benchmarks/recommend.py [--root DIR] [--repeat 3] [--shapes 100m,350m,500m,1b]
 
-The demo model and one of random weights (about a billion by default) are served, each quantized to q4_k_m and q8_0. A
-prompt of one token is followed by 128 tokens, so that the context is short. ``ratio`` is tokens per second estimated by
-those that llama-server reports, the median of the starts. The machine must be idle. Prints one JSON document.
+The demo model and models of random weights, each with 16 bits, q8_0 and q4_k_m, at two contexts: `recommend` says the
+speed while half of a context is in use, llama-bench writes tokens behind so many. What is compared is no text, since
+random weights write bytes that are none. ``ratio`` is the estimate by the measurement, of the fastest try; ``inside``
+says whether the measurement lies in the range that `recommend` shows. The machine must be idle. Prints one JSON
+document, and a row for each case while it runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import httpx2
-
-from llama_runner import Runner, ServerOptions
+from llama_runner import Runner
+from llama_runner.system import hardware
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.random_models import write_random_model
 
-GOALS = {"ratio": [0.75, 1.25]}
-CONTEXT, TOKENS = 4096, 128
+SHAPES: dict[str, dict[str, int]] = {
+    "100m": {},
+    "350m": {
+        "hidden": 1024, "layers": 24, "heads": 16, "kv_heads": 16, "feed_forward": 2816, "vocabulary": 32000,
+    },
+    "500m": {"hidden": 896, "layers": 24, "heads": 14, "kv_heads": 2, "feed_forward": 4864, "vocabulary": 65536},
+    "1b": {"hidden": 2048, "layers": 20, "heads": 32, "kv_heads": 8, "feed_forward": 6144, "vocabulary": 32000},
+}  # fmt: skip
+KINDS = ("f16", "q8_0", "q4_k_m")
+CONTEXTS = (64, 1024)
+TOKENS = 16
 
 
-def served(runner: Runner, model: dict[str, Any], repeat: int) -> float:
-    """Return tokens per second."""
-    speeds = []
-    options = ServerOptions(port=0, ctx_size=CONTEXT, extra=("--load-mode", "none", "-np", "1"))
-    for _ in range(repeat):
-        with runner.serve(**model, server=options) as server:
-            body = {"prompt": [1], "n_predict": TOKENS, "ignore_eos": True, "cache_prompt": False}
-            for _ in range(3):
-                answer = httpx2.post(f"{server.url}/completion", json=body, timeout=300).json()
-                speeds.append(float(answer["timings"]["predicted_per_second"]))
-    return statistics.median(speeds)
+def measured(program: Path, model: Path, depth: int, repeat: int) -> float:
+    """Return tokens per second behind so many tokens: the fastest try."""
+    words = ["-p", "0", "-n", str(TOKENS), "-d", str(depth), "-r", str(repeat), "-t", str(hardware.physical_cores())]
+    done = subprocess.run([program, "-m", model, *words, "-o", "jsonl"], check=True, capture_output=True, text=True)
+    line = next(line for line in done.stdout.splitlines() if line.startswith("{"))
+    return float(max(json.loads(line)["samples_ts"]))
 
 
-def measure(runner: Runner, name: str, model: dict[str, Any], repeat: int) -> dict[str, Any]:
-    """Return the estimate and the measurement of one model."""
-    found = runner.recommend(**model, context=256)
-    row = found.rows[0] if len(found.rows) == 1 else next(row for row in found.rows if row.quantization == name)
-    tokens = served(runner, model, repeat)
-    return {
-        "quantization": row.quantization,
-        "estimated_tokens_per_second": row.tokens_per_second and round(row.tokens_per_second, 1),
-        "tokens_per_second": round(tokens, 1),
-        "ratio": row.tokens_per_second and round(row.tokens_per_second / tokens, 2),
-    }
+def compare(runner: Runner, program: Path, title: str, model: Path, repeat: int) -> list[dict[str, Any]]:
+    """Return estimate and measurement of a file at each context."""
+    rows = []
+    for context in CONTEXTS:
+        found = runner.recommend(gguf_path=model, context=context)
+        row = next(each for each in found.rows if each.bytes == max(one.bytes for one in found.rows))
+        estimate, tokens = row.tokens_per_second or 0.0, measured(program, model, context // 2, repeat)
+        least, most = (estimate * part for part in found.speed_range)
+        rows.append({
+            "model": title, "context": context, "estimated": round(estimate, 1),
+            "range": [round(least, 1), round(most, 1)],
+            "measured": round(tokens, 1), "ratio": round(estimate / tokens, 2), "inside": least <= tokens <= most,
+            "by": found.speed_by,
+        })  # fmt: skip
+        print(json.dumps(rows[-1]), file=sys.stderr)
+    return rows
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--root", type=Path)
-    parser.add_argument("--hidden", type=int, default=2048)
-    parser.add_argument("--layers", type=int, default=20)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--shapes", default=",".join(SHAPES))
     given = parser.parse_args()
-    runner, results = Runner(given.root), {}
-    with tempfile.TemporaryDirectory() as directory:
-        demo = runner.prepare(demo=True).model
-        size = {"hidden": given.hidden, "layers": given.layers, "heads": given.hidden // 64, "kv_heads": 8}
-        plain = write_random_model(
-            demo, Path(directory) / "random-f16.gguf", feed_forward=given.hidden * 3, vocabulary=32000, **size
-        )
-        for kind in ("q4_k_m", "q8_0"):
-            results[f"demo {kind}"] = measure(runner, kind, {"demo": True, "quantization": kind}, given.repeat)
-            model = Path(directory) / f"random-{kind}.gguf"
-            runner.make(gguf_path=plain, quantization=kind, output=model)
-            results[f"random {kind}"] = measure(runner, kind, {"gguf_path": model}, given.repeat)
-    print(json.dumps({"results": results, "goals": GOALS}, indent=1))
+    runner, rows = Runner(given.root), []
+    prepared = runner.prepare(demo=True)
+    program = prepared.server.with_name("llama-bench")
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        rows += compare(runner, program, "demo q4_k_m", prepared.model, given.repeat)
+        for shape in given.shapes.split(","):
+            plain = write_random_model(prepared.model, directory / f"{shape}.f16.gguf", **SHAPES[shape])
+            for kind in KINDS:
+                model = plain
+                if kind != "f16":
+                    model = directory / f"{shape}.{kind}.gguf"
+                    runner.make(gguf_path=plain, quantization=kind, output=model)
+                rows += compare(runner, program, f"{shape} {kind}", model, given.repeat)
+                if model is not plain:
+                    model.unlink()
+            plain.unlink()
+    print(json.dumps({"benchmark": "recommend", "rows": rows, "inside": all(row["inside"] for row in rows)}, indent=1))
 
 
 if __name__ == "__main__":

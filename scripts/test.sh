@@ -3,7 +3,8 @@
 # Arguments go to pytest, which has a process for each core: scripts/test.sh -k laws; scripts/test.sh -n 0 --pdb
 #
 # What takes long is kept in ~/.cache/llama_runner (or LLAMA_RUNNER_TEST_ROOT): llama.cpp as our own pipeline built
-# it, and the environment of the official converter, if a CPU build of torch can be had.
+# it, or as scripts/run_server.sh has built it in this checkout, and the environment of the official converter, if a CPU
+# build of torch can be had.
 
 set -euo pipefail
 # shellcheck source=scripts/setup.sh
@@ -11,13 +12,14 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
 set_up test
 cd "$repository"
 
+unset PYTHONDONTWRITEBYTECODE # else each of the thousands of commands compiles the package
 export LLAMA_RUNNER_TEST_ROOT=${LLAMA_RUNNER_TEST_ROOT:-${XDG_CACHE_HOME:-$HOME/.cache}/llama_runner/tests}
 
 echo "== lint and types"
 scripts/lint.sh
 
 echo "== llama.cpp and the demo model, in $LLAMA_RUNNER_TEST_ROOT"
-"$python" -m llama_runner prepare --demo --root "$LLAMA_RUNNER_TEST_ROOT"
+"$python" -m tests.shared_root
 
 echo "== the official converter, to compare with"
 tree=$(find "$LLAMA_RUNNER_TEST_ROOT/vendor" -maxdepth 1 -type d -name 'llama.cpp-b*' | sort | tail -n 1)

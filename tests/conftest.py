@@ -16,9 +16,18 @@ import pytest
 
 from tests.command_server import CommandServer, do_not_sync
 from tests.fakehub.fixtures import certificate, hub, user_of_the_hub
-from tests.shared_root import REPOSITORY, Files, check_builds, files_of, link_builds, root_of_the_run, shared_root
+from tests.shared_root import (
+    REPOSITORY,
+    Files,
+    check_builds,
+    files_of,
+    link_builds,
+    programs_of,
+    root_of_the_run,
+    shared_root,
+)
 
-__all__ = ["REPOSITORY", "certificate", "hub", "shared_root", "user_of_the_hub"]
+__all__ = ["REPOSITORY", "certificate", "hub", "programs_of", "shared_root", "user_of_the_hub"]
 
 MODULE = [sys.executable, "-m", "llama_runner"]
 

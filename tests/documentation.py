@@ -40,16 +40,20 @@ class Section:
 
 SERVE = """\
 serve() {
-    coproc SERVER { exec "$@" 2>&1; }
-    local line pid=$SERVER_PID output=${SERVER[0]}
+    local line='' pid output
+    exec {output}< <(exec "$@" 2>&1)
+    pid=$!
     while read -r line <&"$output"; do
         echo "$line"
-        if [[ $line == stop* ]]; then break; fi
+        if [[ $line == stop* ]]; then
+            kill "$pid"
+            break
+        fi
     done
-    kill "$pid" && wait "$pid"
+    wait "$pid"
 }
 """
-"""Runs a server in the foreground, prints its start summary and stops it with SIGTERM, which is exit status 0."""
+"""Runs a server in the foreground, prints its start summary and stops it with SIGTERM; returns its exit status."""
 
 
 class Shell:

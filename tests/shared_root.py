@@ -73,6 +73,11 @@ def root_of_the_run(base: Path) -> Path:
     return root
 
 
+def programs_of(root: Path) -> Path:
+    """Return the directory of the programs that the demo model takes in a root."""
+    return Runner(root).plan(demo=True).spec.binary.parent
+
+
 def link_builds(root: Path, target: Path) -> None:
     """Give a root the builds of another as hard links: what one of them adds or replaces, the other does not have."""
     shutil.copytree(root / "bins", target / "bins", symlinks=True, copy_function=os.link)
@@ -103,7 +108,7 @@ def take_build(root: Path, checkout: Path) -> Path | None:
 
     The source of llama.cpp comes with it, as tests read that. Returns the copy; None if there is nothing to take.
     """
-    wanted, pin = Runner(root).plan(demo=True).spec.binary.parent, load_pin(layout.pin_file())
+    wanted, pin = programs_of(root), load_pin(layout.pin_file())
     build = checkout / "bins" / wanted.parent.name / wanted.name
     theirs, ours, tree = checkout / "vendor", root / "vendor", f"llama.cpp-b{pin.build}"
     made = (build / STATE_FILE, theirs / STATE_FILE, theirs / tree / STATE_FILE, theirs / pin.filename)

@@ -49,7 +49,11 @@ EXAMPLES = (
     help="Let other machines connect with the keys in this file; it is made with a new key if it does not exist.",
 )
 @shared.option("--no-mmproj", is_flag=True, help="Do not load the projector of a model that understands images.")
-@shared.option("--draft", metavar="FILE", help="Draft model, a GGUF file, for faster answers.")
+@shared.option(
+    "--draft",
+    metavar="FILE",
+    help="Draft model for faster answers: a GGUF file, or a file of the repository, which is fetched.",
+)
 @shared.option("--offline", is_flag=True, help="Use no network.")
 @shared.option("--add", is_flag=True, help="Add the model to a file that exists.")
 @shared.option("--force", is_flag=True, help="Replace a file that exists.")
@@ -58,7 +62,8 @@ def init(**given: Any) -> None:
     """Ask for a model and write a configuration file that declares it.
 
     The file is that of --config or LLAMA_RUNNER_CONFIG, else llama-runner.toml in this directory. Without a terminal,
-    --yes and MODEL are needed. No weights are fetched. Nothing is written before the last question is answered.
+    --yes and MODEL are needed. Of weights, only those of a draft model that you take are fetched. Nothing is written
+    before the last question is answered.
     """
     if given["add"] and given["force"]:
         raise click.UsageError("--add and --force exclude each other")
@@ -87,19 +92,21 @@ def _answers(given: dict[str, Any], asks: bool) -> tuple[str, dict[str, Any]]:
     table: dict[str, Any] = {"source": _as_written(source)}
     row = _quantization(given, found, table, asks)
     _context(given, row, table, asks)
-    if given["no_mmproj"] or (
-        asks and _siblings(source, "mmproj") and not _yes("a projector is beside it: understand images?")
-    ):
+    has_projector = bool(_siblings(source, "mmproj")) or (found is not None and found.projector is not None)
+    if given["no_mmproj"] or (asks and has_projector and not _yes("a projector is beside it: understand images?")):
         table["projector"] = False
-    if draft := _draft(given, source, asks):
-        table["llama"] = {"model-draft": draft}
+    drafts = () if found is None else found.drafts
+    draft = _draft(given, source, drafts, asks)
     if (preset := _preset(given, asks)) != _NONE:
         table["preset"] = preset
     name = given["name"] or name_for(source)
     if asks and given["name"] is None:
         name = _ask("name", name, _name)
     _access(given, table, asks)
-    return _name(name), table
+    name = _name(name)
+    if draft is not None:
+        table["llama"] = {"model-draft": _fetched(given, source, draft) if draft in drafts else _as_written(draft)}
+    return name, table
 
 
 def _model(given: dict[str, Any], asks: bool) -> tuple[str, Recommendation | None]:
@@ -191,15 +198,28 @@ def _preset(given: dict[str, Any], asks: bool) -> str:
     return chosen
 
 
-def _draft(given: dict[str, Any], source: str, asks: bool) -> str | None:
-    if given["draft"] is not None:
-        if not Path(given["draft"]).is_file():
-            raise UsageError(f"{given['draft']} is not a file", hint="--draft names a GGUF file")
-        return _as_written(given["draft"])
-    found = _siblings(source, "draft")
-    if not asks or not found or not _yes(f"{found[0].name} is beside it: use it as draft model?"):
+def _draft(given: dict[str, Any], source: str, drafts: Sequence[str], asks: bool) -> str | None:
+    """Return the draft model: a file here, or one of ``drafts``, those of the repository."""
+    if (draft := given["draft"]) is not None:
+        if draft not in drafts and not Path(draft).is_file():
+            known = f"the repository has {', '.join(drafts)}" if drafts else "--draft names a GGUF file"
+            raise UsageError(f"{draft} is not a file", hint=known)
+        return str(draft)
+    found = [*map(str, _siblings(source, "draft")), *drafts]
+    if not asks or not found:
         return None
-    return _as_written(str(found[0]))
+    name, again = found[0].replace(os.sep, "/").rpartition("/")[2], " It is fetched then." if drafts else ""
+    return found[0] if _yes(f"{name} is beside it: use it as draft model?{again}") else None
+
+
+def _fetched(given: dict[str, Any], source: str, draft: str) -> str:
+    """Fetch a draft model of the repository of a model; return its path."""
+    path, slash, last = source.rpartition("/")
+    repository = f"{path}{slash}{last.partition(':')[0]}"  # without the quantization, which the draft need not have
+    [added] = runner_for(given).models.add(repository, filename=draft, offline=given["offline"])
+    if added.error is not None:
+        raise added.error
+    return str(added.files[0].path)
 
 
 def _access(given: dict[str, Any], table: dict[str, Any], asks: bool) -> None:

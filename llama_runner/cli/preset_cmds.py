@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from llama_runner.config.table_types import Settings
 
-_KEYS = ("preset", "system", "pin", "ttl", "preload", "hidden", "sessions", "fallback")
+_KEYS = ("preset", "system", "pin", "ttl", "preload", "hidden", "sessions", "max_ctx_size", "fallback")
 
 
 @click.group()

@@ -51,7 +51,7 @@ def recommend(**given: Any) -> None:
     """Show which quantization, context and cache type of a model suit this machine.
 
     For each quantization: its size, the context that fits into memory, and about how many tokens a second it writes.
-    No weights are fetched. The first time, the speed of the memory is measured, for about a second.
+    No weights are fetched. The first time, the speed of this machine is measured, for some seconds.
     """
     found = runner_for(given).recommend(context=given["context"], memory=given["memory"], **shared.keywords(given))
     if given["as_json"]:
@@ -75,7 +75,7 @@ def lines(found: Recommendation, name: str | None = None, quantization: str | No
     if found.recommended is None:
         return [*told, f"nothing fits with a context of {found.wanted_context}"]
     chosen = found.recommended
-    rate = "" if chosen.tokens_per_second is None else f", about {_rate(chosen.tokens_per_second)} tokens/s"
+    rate = "" if chosen.tokens_per_second is None else f", about {_rate(chosen, found)} tokens/s"
     told.append(
         f"recommended: {chosen.quantization} with a context of {chosen.context}, {chosen.cache_type} cache: "
         f"{size_text(chosen.memory)} of memory{rate}; {found.why}"
@@ -91,14 +91,18 @@ def lines(found: Recommendation, name: str | None = None, quantization: str | No
 
 def _cells(row: Row, found: Recommendation) -> tuple[str, ...]:
     chosen = found.recommended is not None and row.quantization == found.recommended.quantization
-    rate = "?" if row.tokens_per_second is None else _rate(row.tokens_per_second)
+    rate = _rate(row, found)
     size, memory = size_text(row.bytes), size_text(row.memory)
     context = str(row.context or "-")
     return "*" if chosen else "", row.quantization, size, memory, context, row.cache_type, rate, row.fits
 
 
-def _rate(tokens: float) -> str:
-    return f"{tokens:.0f}" if tokens >= 10 else f"{tokens:.1f}"  # noqa: PLR2004
+def _rate(row: Row, found: Recommendation) -> str:
+    """Return the range of the speed of a row."""
+    if row.tokens_per_second is None:
+        return "?"
+    speeds = (row.tokens_per_second * part for part in found.speed_range)
+    return "-".join(f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}" for speed in speeds)  # noqa: PLR2004
 
 
 def _words(found: Recommendation, chosen: Row, name: str, quantization: str | None) -> list[str]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llama_runner.config.layers import Resolved
     from llama_runner.serving.llama_server.launch_spec import ServerSpec
 
-_NOT_OURS = ("sessions", "fallback")
+_NOT_OURS = ("sessions", "max_ctx_size", "fallback")
 
 
 class ExportedItem(Value):

@@ -84,7 +84,14 @@ _OF_MODELS = (
     Option("ttl", (), "life cycle", "Unload the model after this time without a request; 0: never.", kind="duration"),
     Option("preload", (), "life cycle", "Load the model when the gateway starts.", kind="flag", default=False),
     Option("hidden", (), "life cycle", "Leave the model out of lists; it answers all the same.", kind="flag"),
-    Option("sessions", (), "life cycle", "Keep conversations over a restart.", kind="flag", default=False),
+    Option(
+        "sessions",
+        (),
+        "life cycle",
+        "Keep conversations over a restart; not implemented yet.",
+        kind="flag",
+        default=False,
+    ),
     Option(
         "max_ctx_size",
         (),

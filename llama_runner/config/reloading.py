@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import ServerError
-from llama_runner.request.graph_locations import spec_for
+from llama_runner.request.graph_output_paths import spec_for
 from llama_runner.serving import find_and_stop, gateway_process
 from llama_runner.serving.errors import NoSuchServer, runs_in_foreground_error
 from llama_runner.serving.server_entry import ServerEntry
@@ -42,7 +42,16 @@ def reload(
             served.prepare(prepare_one)  # a gateway loads at once then
     if gateways:
         return [gateway_process.reload_gateway(every.servers, about) for about in gateways]
-    return [_followed(deployment_of(str(about["alias"])), prepare_one, up, about) for about in running]
+    return [
+        _followed(deployment_of(name), prepare_one, up, about) if _is_model(every, name) else ServerEntry(about)
+        for about in running
+        for name in (str(about["alias"]),)
+    ]
+
+
+def _is_model(deployment: Deployment, name: str) -> bool:
+    """Whether a name is that of a model, or of nothing, which is an error. Variants and adapters go on as they are."""
+    return name in deployment.config.models or deployment.config.find(name) is None
 
 
 def _followed(

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.official_script import splits_by_structure
+from llama_runner.core.errors import StepError
+from llama_runner.engine.errors import ProgramFailed
 from llama_runner.fidelity import known_differences as known
 from llama_runner.fidelity.conversations import Conversation, conversations_for
 from llama_runner.fidelity.difficult_lines import Line, lines_for
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from llama_runner.core.step_interfaces import Workspace
-    from llama_runner.fidelity.made_file import MadeFile
     from llama_runner.fidelity.original import Original
+    from llama_runner.fidelity.vocabulary_of_gguf import MadeFile
 
 DRIVER = Path(__file__).with_name("original_driver.py")
 UNEXPLAINED_PERCENT, OTHER_NAME_PERCENT = 5, 1
@@ -64,7 +66,7 @@ def compare(
             rendered, more = _compare_templates(original, made, conversations, theirs, ours)
             findings += more
         named, ends = ours.special()
-    special, more = _special(original, made, named, ends)
+    special, more = _special(original, made, named, ends, _put_last(theirs))
     tools: dict[str, str] = {name: str(theirs[name]) for name in ("tool", "jinja") if name in theirs}
     return Report(tuple(findings + more), tokens, rendered, special, tools=tools)
 
@@ -107,7 +109,13 @@ def _ask_original(
     question.write_text(json.dumps(job), encoding="utf-8")
     argv: list[str | os.PathLike[str]] = [python or sys.executable, "-I", "-B", DRIVER, question, answer]
     env = {name: environ[name] for name in PASSED_ENVIRONMENT if name in environ}
-    workspace.run_program(argv, env={**env, "TOKENIZERS_PARALLELISM": "false"}, cwd=folder)  # type: ignore[arg-type]
+    try:
+        workspace.run_program(argv, env={**env, "TOKENIZERS_PARALLELISM": "false"}, cwd=folder)  # type: ignore[arg-type]
+    except ProgramFailed as error:
+        ended = (
+            "took too long" if any("Timeout" in line for line in error.tail) else f"ended with status {error.status}"
+        )
+        raise StepError(f"the original's tokenizer and template {ended}; log: {error.log}") from None
     found: dict[str, Any] = read_json(answer, LARGEST_ANSWER)
     return found
 
@@ -259,15 +267,15 @@ def _without(prompt: str, leading: str) -> str:
 
 
 def _special(
-    original: Original, made: MadeFile, named: Mapping[str, int], ends: Sequence[int]
+    original: Original, made: MadeFile, named: Mapping[str, int], ends: Sequence[int], last: Sequence[int]
 ) -> tuple[dict[str, Any], list[Finding]]:
-    """Compare the special tokens that have a name, and what ends generation."""
+    """Compare the special tokens that have a name, and what ends generation; ``last`` may be put after a text."""
     findings = []
     numbers = original.numbers
     for kind in ("bos", "eos"):
         text, number = original.specials.get(f"{kind}_token"), named.get(kind, made.number(kind))
         want = numbers.get(text or "")
-        accepted = {want, *(original.ends if kind == "eos" else ())}
+        accepted = {want, *((*original.ends, *last) if kind == "eos" and (not ends or want in ends) else ())}
         if kind == "bos" and not _is_added(original, made):  # then it is never used
             continue
         if want is not None and number not in accepted and made.kind != "bert":
@@ -285,6 +293,12 @@ def _special(
             )
     special: dict[str, Any] = {kind: named.get(kind, made.number(kind)) for kind in ("bos", "eos", "eot")}
     return {**{name: number for name, number in special.items() if number is not None}, "ends": list(ends)}, findings
+
+
+def _put_last(theirs: Mapping[str, Any]) -> list[int]:
+    """Return what tokenizer.json puts after a text, whether the tokenizer's class asks for it or not."""
+    framed, plain = theirs.get("framed") or [[]], theirs.get("plain_framed") or [[]]
+    return _around(framed[-1] or [], plain[-1] or [])[1]
 
 
 def _is_added(original: Original, made: MadeFile) -> bool:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.immutable_values import Value
 
 if TYPE_CHECKING:
-    from llama_runner.fidelity.made_file import MadeFile
     from llama_runner.fidelity.original import Original
+    from llama_runner.fidelity.vocabulary_of_gguf import MadeFile
 
 Json = Mapping[str, Any]
 Steps = tuple[Json, ...]
@@ -27,6 +27,7 @@ STRIPPED = "added tokens do not take the spaces beside them (lstrip, rstrip)"
 SPACE_ADDED = "a space is put before text after a special token, or before text that begins with one"
 CJK_WORDS = "each Chinese character is a word"
 LOST_MARKS = "vowels of Korean syllables and vowel signs of Indic scripts are lost where accents are stripped"
+CONTROL_SPACES = "control characters that are spaces split words; the tokenizer removes them"
 LONG_WORDS = "words of more than 100 characters do not become the unknown token"
 SPLIT_BEFORE = "the pre-tokenizer's known differences (docs/pre-tokenizers.md)"
 _LONGEST_WORD = 100
@@ -167,6 +168,8 @@ def _of_word_pieces(original: Original) -> list[Rule]:
     normalizer = (original.document or {}).get("normalizer")
     normalizer = normalizer if isinstance(normalizer, dict) else {}
     rules = [Rule(LONG_WORDS, lambda text: any(len(word) > _LONGEST_WORD for word in text.split()))]
+    if normalizer.get("clean_text", True):
+        rules.append(Rule(CONTROL_SPACES, lambda text: re.search("[\x0b\x0c\x1c-\x1f\x85]", text) is not None))
     if not normalizer.get("handle_chinese_chars", True):
         rules.append(
             Rule(

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import Interrupted, ServerError, StepError
-from llama_runner.fidelity.made_file import MadeFile, write_carrier
+from llama_runner.fidelity.vocabulary_of_gguf import MadeFile, write_carrier
 from llama_runner.serving.errors import ServerDied
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, spec_of
 from llama_runner.serving.llama_server.readiness import Asked
@@ -34,7 +34,8 @@ _VERBOSE = ("--verbosity", "4")
 """With it, llama-server prints the tokens at which generation ends."""
 _END = re.compile(r"EOG token +=\s*(\d+) ")
 _NAMED = re.compile(r"(BOS|EOS|EOT) token +=\s*(\d+) ")
-_TEMPLATE_ERROR = re.compile(r"(?i)template|jinja|unexpected token|parser|std::exception|what\(\)")
+_TEMPLATE_ERRORS = (re.compile(r"\bError: (.+)"), re.compile(r"what\(\): +(.+)"), re.compile(r"(?i)(.*template.*)"))
+"""How a line begins that says why a template cannot be read, the clearest first."""
 
 
 class NoAnswers(StepError):
@@ -61,7 +62,8 @@ class LlamaCpp:
             tail = self._log_lines()
             if self._made.template is None:
                 raise self._unusable(error) from error
-            self.template_error = next((line for line in reversed(tail) if _TEMPLATE_ERROR.search(line)), tail[-1])
+            said = (found[1] for each in _TEMPLATE_ERRORS for line in tail if (found := each.search(line)))
+            self.template_error = next(said, tail[-1])
             try:
                 self._server = self._started(template=False)
             except ServerDied as second:

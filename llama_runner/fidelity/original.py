@@ -33,7 +33,8 @@ _WORDS = {
     "pad_token": "[PAD]",
     "mask_token": "[MASK]",
 }
-_CONTROL, _UNKNOWN = 3, 2
+_FOUND_FIRST = (2, 3, 4)
+"""Types of pieces that transformers finds before SentencePiece splits: unknown, control, user-defined."""
 
 
 class Original(Value, eq=False):
@@ -91,8 +92,10 @@ def read_original(directory: Path) -> Original | None:
         pieces = next((directory / name for name in _PIECES if source.has(name)), None)
         if pieces is None:
             return None
-        texts = {number: piece[0] for number, piece in enumerate(protobuf.read(pieces).pieces)}
-        added = _added(source, settings, {})
+        known = protobuf.read(pieces).pieces
+        texts = {number: text for number, (text, _, _) in enumerate(known)}
+        found = {number: {"content": text} for number, (text, _, kind) in enumerate(known) if kind in _FOUND_FIRST}
+        added = {**found, **_added(source, settings, {})}
     else:
         texts = _vocabulary(document["model"])
         added = _added(source, settings, document)

@@ -6,6 +6,7 @@ uses no network and runs no code of the model; Jinja runs in its sandbox.
 
 from __future__ import annotations
 
+import faulthandler
 import importlib.metadata
 import json
 import re
@@ -13,6 +14,8 @@ import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+PATIENCE_S = 120
 
 
 def tokens_of(job: dict[str, Any]) -> dict[str, Any]:
@@ -101,6 +104,7 @@ def prompts_of(job: dict[str, Any]) -> dict[str, Any]:
 
 def main(job_file: str, result_file: str) -> None:
     """Read the job, write the result."""
+    faulthandler.dump_traceback_later(PATIENCE_S, exit=True)  # an expression or a template may take for ever
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     result: dict[str, Any] = {}
     try:

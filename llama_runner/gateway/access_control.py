@@ -19,11 +19,6 @@ from llama_runner.system.files import read_bounded
 if TYPE_CHECKING:
     from pathlib import Path
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 _LARGEST = 1 << 20
 _LOCAL_NAMES = ("localhost", "ip6-localhost", "host.docker.internal", "host.containers.internal")
 _APPS = ("app", "tauri", "vscode-webview", "vscode-file")
@@ -60,6 +55,10 @@ def _limited(path: Path) -> Keys:
     try:
         text = read_bounded(path, _LARGEST).decode("utf-8")
         mode = path.stat().st_mode
+        if sys.version_info >= (3, 11):
+            import tomllib  # noqa: PLC0415 - not without a file of limits
+        else:
+            import tomli as tomllib  # noqa: PLC0415
         tables: Any = tomllib.loads(text).get("keys", {})
     except (OSError, ValueError) as error:
         raise bad_key_file_error(path, getattr(error, "strerror", None) or str(error)) from None

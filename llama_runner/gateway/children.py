@@ -7,7 +7,6 @@ however that ends. Work that blocks is done in threads; what came of it is told 
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 from contextlib import nullcontext, suppress
@@ -17,6 +16,7 @@ from llama_runner.core.errors import Interrupted, LlamaRunnerError, SourceError,
 from llama_runner.core.immutable_values import Value
 from llama_runner.gateway import scheduler_state as state
 from llama_runner.gateway.configuration import MemoryLimits, launch_of, share_of
+from llama_runner.gateway.process_end import ended
 from llama_runner.gateway.scheduler_state import HOST
 from llama_runner.serving.errors import DoesNotFit
 from llama_runner.system import hardware
@@ -95,6 +95,7 @@ class Children:
         self._preparing = asyncio.Semaphore(_PREPARES)
         self._stopping: set[tuple[str, int]] = set()
         """Instances that are to be stopped, while they load too."""
+        self._starting: set[tuple[str, int]] = set()
         self._caches: dict[str, int] = {}
         self._watchers: set[asyncio.Task[None]] = set()
         self._clearing: set[asyncio.Future[Any]] = set()
@@ -191,6 +192,13 @@ class Children:
 
     async def start(self, model: DeclaredModel, instance: int) -> None:
         """Start the process of a model that was prepared, and watch it."""
+        self._starting.add((model.name, instance))
+        try:
+            await self._start(model, instance)
+        finally:
+            self._starting.discard((model.name, instance))
+
+    async def _start(self, model: DeclaredModel, instance: int) -> None:
         cache = self._cache_for(model.name)
         began = time.monotonic()
 
@@ -249,8 +257,12 @@ class Children:
 
     async def stop(self, name: str, instance: int) -> None:
         """End the process of a model, also while it loads."""
+        child = self.ready.pop(name, None)
+        if child is None and (name, instance) not in self._starting:  # it died before it could be stopped
+            self._tell(state.Stopped(name, instance))
+            return
         self._stopping.add((name, instance))
-        if (child := self.ready.pop(name, None)) is not None:
+        if child is not None:
             await self._end(child.server, name, instance)
 
     async def _end(self, server: Server, name: str, instance: int) -> None:
@@ -352,25 +364,7 @@ class Children:
 
 def _pipeline() -> ModuleType:
     """Return what is used of the pipeline, for a thread: loading it takes a while the first time."""
-    from llama_runner.gateway import pipeline  # noqa: PLC0415 - once the gateway listens
-
-    return pipeline
-
-
-async def ended(pid: int, wait: Callable[[], Any]) -> None:
-    """Return when a child process has ended. ``wait`` is awaited where the system has no pidfd."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except (AttributeError, OSError):
-        await wait()
-        return
-    loop, done = asyncio.get_running_loop(), asyncio.Event()
-    try:
-        loop.add_reader(descriptor, done.set)
-        await done.wait()
-    finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
+    return pipeline_imports
 
 
 def _is_unchanged(facts: ModelFacts) -> bool:

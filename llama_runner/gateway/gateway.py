@@ -23,6 +23,7 @@ from llama_runner.gateway.configuration import MemoryLimits, policies_of
 from llama_runner.gateway.context_growth import ContextGrowth
 from llama_runner.gateway.event_log import EventLog
 from llama_runner.gateway.metrics import Metrics
+from llama_runner.gateway.route_interface import Call
 from llama_runner.gateway.scheduler import Scheduler
 from llama_runner.gateway.served_models import Catalogue, ModelFacts, RunningModel, ServedModel
 
@@ -47,19 +48,24 @@ class Lease:
         self.url, self.key, self.facts, self.context = child.url, child.key, child.facts, child.context
         self.loading = min(waited, child.seconds) if child.started_at > time.time() - waited else 0.0
         self.answered = False
+        self.asked = time.monotonic() - waited
+        self.calls: list[Call] = []
 
     @asynccontextmanager
     async def request(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:  # noqa: ANN401 - those of aiohttp
         """Send a request to the process, with its key. See ``interface.Lease``."""
         headers = {**(options.pop("headers", None) or {}), "Authorization": f"Bearer {self.key}"}
+        began = time.monotonic()
         try:
             answer = await self.session.request(method, self.url + path, headers=headers, **options)
         except (aiohttp.ClientError, OSError) as error:
+            self.calls.append(Call(method, path, began, time.monotonic(), None))
             raise errors.ServerLost(self.model.name) from error
         self.answered = answer.status < 500  # noqa: PLR2004 - an error of the server
         try:
             yield answer
         finally:
+            self.calls.append(Call(method, path, began, time.monotonic(), answer.status))
             answer.release() if answer.content.at_eof() else answer.close()
 
 

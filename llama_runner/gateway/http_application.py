@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from llama_runner.gateway.gateway import Gateway
     from llama_runner.gateway.served_models import Catalogue
+    from llama_runner.gateway.tracing import Tracing
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -64,6 +65,7 @@ class Application:
 
     def __init__(self, gateway: Gateway, settings: Settings, process: Process | None = None) -> None:
         self.gateway, self.settings = gateway, settings
+        self.tracing: Tracing | None = None
         self._in_progress: Counter[str] = Counter()
         self.web = web.Application(middlewares=[self._around], client_max_size=settings.max_body)
         self.web.on_response_prepare.append(self._add_headers)
@@ -225,6 +227,11 @@ class Application:
                     metrics.observe("first_token_seconds", exchange.first_byte, model=model)
             for kind, count in exchange.tokens.items():
                 metrics.count(f"{kind}_tokens_total", count, model=model)
+        if self.tracing is not None:
+            trusted = {} if exchange.client == _STRANGER.name else request.headers
+            self.tracing.record(
+                exchange, method=request.method, route=route, status=status, seconds=seconds, headers=trusted
+            )
         if self.settings.access_log is not None:
             line = self._line(request, exchange, status, seconds)
             if exchange.answer is not None and exchange.body is not None:

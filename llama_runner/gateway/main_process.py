@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, cast
 from aiohttp import web
 
 from llama_runner.config.config import Config
-from llama_runner.core.errors import Interrupted, LlamaRunnerError
+from llama_runner.core.errors import Interrupted, LlamaRunnerError, UsageError
 from llama_runner.core.events import Warned
 from llama_runner.gateway import scheduler_state as state
 from llama_runner.gateway.access_control import read_keys
@@ -25,6 +25,7 @@ from llama_runner.gateway.http_application import Application, Settings
 from llama_runner.gateway.listeners import address_of, check_addresses, forget, listen, tls_context
 from llama_runner.gateway.management import manager as management
 from llama_runner.gateway.ollama_downloads import PullRules
+from llama_runner.gateway.tracing import Tracing, tracing_from
 from llama_runner.serving import tuned_profiles
 from llama_runner.serving.gateway_process import register_gateway
 from llama_runner.serving.server_log import Log
@@ -119,6 +120,7 @@ class Process:
             config=self._path, urls=lambda: self._urls, reload=lambda: self._reload_now(application)
         )
         application = Application(gateway, self._settings, about)
+        application.tracing = tracing = self._tracing()
         server = web.AppRunner(application.web, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
         try:
             await server.setup()
@@ -139,6 +141,10 @@ class Process:
             self._urls = urls
             self._register(gateway)
             notify_ready(os.environ)
+            for name in (model.name for model in self._config.models.values() if model.sessions):
+                self._tell(
+                    "warned", what="sessions", text=f"{name}: sessions are not saved yet; the key changes nothing"
+                )
             self._tell("gateway_ready", urls=urls, pid=os.getpid(), models=list(gateway.catalogue.declared))
             await ending.wait()
             self._tell("gateway_stopping")
@@ -156,6 +162,8 @@ class Process:
                 await gateway.close(0.0)
             await server.cleanup()
             forget(self._addresses)
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close)
         self._tell("gateway_stopped")
 
     def _start_reload(self, application: Application) -> None:
@@ -203,6 +211,14 @@ class Process:
         if isinstance(event, Warned):
             self._tell("warned", what=event.what, text=event.text)
 
+    def _tracing(self) -> Tracing | None:
+        """Return what makes traces; without a usable exporter there is a warning, and none are made."""
+        try:
+            return tracing_from(os.environ)
+        except UsageError as error:
+            self._tell("warned", what="traces", text=str(error), hint=error.hint)
+            return None
+
     def _on_scheduling(self, what: state.Event | state.Effect) -> None:
         """Write down which models are loaded and stopped, and which fail."""
         if isinstance(what, state.Ready):
@@ -224,11 +240,11 @@ class Lines:
     def __init__(self, given: argparse.Namespace, show: Callable[[str], None] | None) -> None:
         self._writers: list[BackgroundWriter] = []
         self._show = show
+        if show is None and not (given.log and given.detached):
+            self._writers.append(BackgroundWriter(sys.stdout.buffer, patience=0.0))
         if given.log:
             log = Log(layout.user_path(given.root) / given.log, self._on_trouble)
             self._writers.append(BackgroundWriter(cast("IO[bytes]", log), patience=0.0))
-        if show is None and not given.detached:
-            self._writers.append(BackgroundWriter(sys.stdout.buffer, patience=0.0))
 
     def __call__(self, line: str) -> None:
         """Write a line."""
@@ -245,8 +261,7 @@ class Lines:
     def _on_trouble(self, error: OSError) -> None:
         """Tell that the log cannot be written. The gateway goes on."""
         text = f"cannot write the log: {error.strerror or error}"
-        if self._show is not None:
-            self._show(json.dumps({"event": "warned", "what": "no_log", "text": text}))
+        self(json.dumps({"event": "warned", "what": "no_log", "text": text}))
 
 
 def serve(arguments: Sequence[str], show: Callable[[str], None] | None = None) -> None:

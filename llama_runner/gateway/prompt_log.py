@@ -80,7 +80,9 @@ def _cleaned(value: Any, key: str | None, depth: int) -> Any:  # noqa: ANN401 - 
 def _text(text: str, key: str | None) -> str:
     if text.startswith("data:"):
         return f"({len(text)} bytes)"
+    whole = len(text)
+    text = text[: 2 * _LONGEST]  # a secret is not cut before it is found
     if key and len(key) >= _SECRET:
         text = text.replace(key, "…")
     text = redacted(text)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text)} characters)"
+    return text if whole <= _LONGEST else f"{text[:_LONGEST]}… ({whole} characters)"

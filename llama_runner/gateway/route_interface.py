@@ -9,7 +9,7 @@ belongs to.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from llama_runner.gateway.client_rights import LOOPBACK, Client
 
@@ -21,6 +21,17 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from llama_runner.gateway.served_models import Catalogue, ModelFacts, RunningModel, ServedModel
+
+
+class Call(NamedTuple):
+    """A request that was sent to the process of a model. Times are those of ``time.monotonic``."""
+
+    method: str
+    path: str
+    began: float
+    ended: float
+    status: int | None
+    """None: there was no answer."""
 
 
 class Lease(Protocol):
@@ -42,6 +53,10 @@ class Lease(Protocol):
     """Whether the process has answered. A lease that ends without it counts as a failure of the process."""
     loading: float
     """Seconds of ``waited`` in which the model was loaded; 0 where it was ready."""
+    asked: float
+    """When it was asked for, as ``time.monotonic`` says it."""
+    calls: list[Call]
+    """What was sent to the process, once each has ended."""
 
     def request(
         self,

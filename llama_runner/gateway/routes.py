@@ -66,7 +66,10 @@ class Routes:
         """Pass a request on; a model of the allow-list that is not here is downloaded first."""
         exchange: Exchange = request["exchange"]
         exchange.model, exchange.body = passed.model, passed.json
-        exchange.model = await self._downloads.served_name(passed.model, request)
+        if passed.method == "POST":  # a web page may send a GET
+            exchange.model = await self._downloads.served_name(passed.model, request)
+        else:
+            exchange.model = self._gateway.find(passed.model, client_of(request)).name
         return await relay(request, self._gateway, passed, exchange.model)
 
     async def _get_of_model(self, request: web.Request) -> web.StreamResponse:

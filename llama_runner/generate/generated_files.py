@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Target = Literal["compose", "quadlet", "kubernetes", "systemd", "dockerfile"]
 TARGETS: tuple[Target, ...] = get_args(Target)
 
-_OF_GATEWAY = ("system", "sessions", "fallback", "ttl", "preload", "pin", "hidden")
+_OF_GATEWAY = ("system", "sessions", "max_ctx_size", "fallback", "ttl", "preload", "pin", "hidden")
 """Keys of a model that only the gateway knows."""
 _OF_ADDRESS = ("host", "port", "api_key", "api_key_file", "insecure", "tls_cert", "tls_key")
 """Options of a model's own server that the gateway does not use."""

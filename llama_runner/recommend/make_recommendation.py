@@ -26,7 +26,7 @@ from llama_runner.recommend.recommendation import (
 )
 from llama_runner.recommend.speed import machine_rates, reads_of
 from llama_runner.request.binaries_graph import programs_graph_of
-from llama_runner.request.graph_locations import programs_of
+from llama_runner.request.graph_output_paths import programs_of
 from llama_runner.request.plan_and_execute import Preparation
 from llama_runner.request.resolve_request import Request
 from llama_runner.serving.llama_server.memory_estimate import Room
@@ -108,6 +108,11 @@ def recommend(
         kv_bytes=models["f16"].kv_bytes,
         estimated_by=estimated_by,
         speed_by="" if rates is None else rates.measured_by,
+        speed_range=(1.0, 1.0) if rates is None else rates.range,
+        projector=source.selection.projector.name
+        if isinstance(source, HubGguf) and source.selection.projector
+        else None,
+        drafts=_drafts(source),
     )
 
 
@@ -137,6 +142,14 @@ def _projector_bytes(source: AnySource) -> int:
         case LocalGguf() if source.projector is not None:
             return source.projector.stat().st_size
     return 0
+
+
+def _drafts(source: AnySource) -> tuple[str, ...]:
+    """Return the draft models of a repository that are single files."""
+    if not isinstance(source, HubGguf) or source.selection.model.role == "draft":
+        return ()
+    found = file_names.group_variants(source.pin.files)
+    return tuple(one.name for one in found if one.role == "draft" and one.shards == 1)
 
 
 def _no_part(_file: RemoteFile, _start: int, _end: int) -> bytes:

@@ -78,6 +78,12 @@ class Recommendation(Value):
     speed_by: str
     """What the speed is computed from: ``copy`` of memory, ``llama-bench``; empty where it is not known.
     ``, busy`` at its end: it was measured while the machine had other work, so it is too low."""
+    speed_range: tuple[float, float] = (1.0, 1.0)
+    """Parts of ``tokens_per_second`` that the speed lies between on an idle machine."""
+    projector: str | None = None
+    """The projector of a model on the Hub, a file of its repository."""
+    drafts: tuple[str, ...] = ()
+    """The draft models beside a model on the Hub, files of its repository."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the form of ``recommend --json``."""
@@ -126,7 +132,8 @@ def speed(weights: int, context: int, model: MemoryModel, machine: Machine) -> f
     need = model.need(context, weights)
     if need.devices and lacking(need, machine.room, spills=False):
         return None
-    return machine.rates.tokens_per_second(machine.reads, weights, context // 2 * model.kv_bytes)
+    each = machine.memory["f16"].kv_bytes  # a smaller type of the cache does not make the attention faster
+    return machine.rates.tokens_per_second(machine.reads, weights, context // 2 * each)
 
 
 def _largest(weights: int, model: MemoryModel, room: Room, most: int) -> int:

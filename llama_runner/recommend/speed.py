@@ -1,8 +1,11 @@
 """About how many tokens a second a model writes: an estimate from what this machine does with models of known size.
 
-Writing a token reads all weights that it needs once, and the cache of the context. So the time is bytes divided by a
-rate, plus a constant for each layer. For the processor it is the rate at which all cores together copy memory. For GPUs
-llama-bench measures it with models of zeros. Both are measured once for a machine and kept, unless it was busy.
+Writing a token reads all weights that it needs once, and computes the attention to each token of the context. So the
+time is bytes divided by a rate of the type of the weights, multiplications of the attention divided by another rate,
+plus a constant for each layer. llama-bench measures these with models of zeros, once for a machine and its programs.
+
+Without llama-bench, or while the machine has other work, the rate is that at which all cores together copy memory. It
+is an upper limit: types that cost much computing, and long contexts, are slower. So the speed is a range then.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 
     from llama_runner.sources.gguf_header import GgufHeader
 
-SCHEME = "speed 1"
+SCHEME = "speed 2"
 BUSY = ", busy"
 BITS = {"q4_k": 4.5, "q6_k": 6.5625, "q8_0": 8.5, "f16": 16.0}
 """Types that are measured, and bits of a weight."""
@@ -39,13 +42,18 @@ _LARGE = (2048, 4, 8192)
 """Width, layers and feed-forward width of the model of zeros: larger than caches in each type."""
 _SMALL = (256, 8, 512)
 """Those of the model whose time is the constant for each layer."""
-_TOKENS, _TIMES = 12, 5
+_CONTEXT = 2048
+"""Tokens of the context at which the attention of the smaller model is measured."""
+_TOKENS, _TIMES = 8, 4
 _TIMEOUT_S = 60.0
 _COPIED = 64 << 20
 _COPY_S = 0.5
 PER_LAYER_S, PER_TOKEN_S = 5e-6, 20e-6
 """Seconds beside reading, on processors: threads wait for each other in each layer, and a token is chosen and sent.
-Measured with the demo model, whose weights are read in no time."""
+Measured with the demo model, whose weights are read in no time; llama-bench measures those of a layer."""
+MEASURED_RANGE, COPY_RANGE = (0.5, 1.25), (0.4, 1.25)
+"""Parts of the estimate that the speed lies between, by what the rates were measured with. Seen with models of 0.1 to
+1 billion weights (docs/recommend.md): narrow models, and types that llama-bench was not asked about, are slower."""
 _BUSY = 0.5
 """Part of the cores that may have other work while the rates are measured, for them to be kept."""
 
@@ -59,6 +67,13 @@ class Rates(Value):
     """Seconds for each layer of a model, whatever its size."""
     measured_by: str
     """``llama-bench`` or ``copy``; with ``BUSY`` at its end where the machine had other work."""
+    attention: float | None = None
+    """Multiplications of the attention a second; None: it takes no longer than reading the cache."""
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Parts of the estimate that the speed lies between."""
+        return COPY_RANGE if self.measured_by.startswith("copy") else MEASURED_RANGE
 
     def rate(self, bits: float) -> float:
         """Return the bytes a second for weights of so many bits; between two types it is interpolated. Pure."""
@@ -69,10 +84,16 @@ class Rates(Value):
         return slow if high == low else slow + (fast - slow) * (bits - low) / (high - low)
 
     def tokens_per_second(self, reads: Reads, weights: int, kv_bytes: int) -> float:
-        """Return about how many tokens a second are written; ``kv_bytes`` are read of the cache for each. Pure."""
+        """Return about how many tokens a second are written. Pure.
+
+        ``kv_bytes`` are read of the cache for each token, of elements of 16 bits.
+        """
         bits = 8 * weights / max(1, reads.elements)
-        seconds = weights * reads.part / self.rate(bits) + kv_bytes / self.rate(BITS["f16"])
-        return 1 / (seconds + self.per_layer * reads.layers + PER_TOKEN_S)
+        seconds = weights * reads.part / self.rate(bits) + self.per_layer * reads.layers + PER_TOKEN_S
+        context = kv_bytes / self.rate(BITS["f16"])
+        if self.attention is not None:
+            context = max(context, kv_bytes / 2 * reads.queries / self.attention)
+        return 1 / (seconds + context)
 
 
 class Reads(Value):
@@ -83,6 +104,8 @@ class Reads(Value):
     part: float
     """The part of them that is read."""
     layers: int
+    queries: float = 1.0
+    """Queries that each key of the cache is multiplied with: attention heads that share one."""
 
 
 def reads_of(headers: Sequence[GgufHeader]) -> Reads:
@@ -102,24 +125,38 @@ def reads_of(headers: Sequence[GgufHeader]) -> Reads:
             read += entry.elements
     total = sum(entry.elements for entry in entries)
     layers = first.metadata.get(f"{architecture}.block_count")
-    return Reads(total, read / max(1, total), layers if isinstance(layers, int) else 1)
+    layers = layers if isinstance(layers, int) else 1
+    return Reads(total, read / max(1, total), layers, _queries(first, architecture))
+
+
+def _queries(header: GgufHeader, architecture: str | None) -> float:
+    """Return how many attention heads share a key; 1 where heads differ by layer."""
+    heads = header.metadata.get(f"{architecture}.attention.head_count")
+    shared = header.metadata.get(f"{architecture}.attention.head_count_kv", heads)
+    if f"{architecture}.attention.kv_lora_rank" in header.metadata:
+        shared = 1  # all heads share what is kept of a token
+    if not isinstance(heads, int) or not isinstance(shared, int) or not 0 < shared <= heads:
+        return 1.0
+    return heads / shared
 
 
 def machine_rates(programs: Path | None, kept: Path, *, on_gpu: bool) -> Rates | None:
-    """Return the rates of this machine; measures for about a second unless they are in the directory ``kept``.
+    """Return the rates of this machine; measures for some seconds unless they are in the directory ``kept``.
 
-    With ``on_gpu`` llama-bench measures, for some seconds; None where it is not there.
+    None where only llama-bench knows, of a GPU, and it is not there.
     """
-    program = None
-    if on_gpu and programs is not None:
-        program = programs / f"llama-bench{'.exe' if os.name == 'nt' else ''}"
-    if on_gpu and (program is None or not program.is_file()):
+    program = None if programs is None else programs / f"llama-bench{'.exe' if os.name == 'nt' else ''}"
+    program = program if program is not None and program.is_file() else None
+    if on_gpu and program is None:
         return None
     file = kept / f"{_fingerprint(program)}.json"
     with suppress(OSError, ValueError, TypeError, LookupError, AttributeError):
         return _read(read_json(file))
-    free = _is_free()
-    rates = Rates({"copy": copy_rate()}, PER_LAYER_S, "copy") if program is None else _with_llama_bench(program)
+    free, rates = _is_free(), None
+    if program is not None and (free or on_gpu):  # beside other work its threads wait for each other most of the time
+        rates = _with_llama_bench(program)
+    if rates is None and not on_gpu:
+        rates = Rates({"copy": copy_rate()}, PER_LAYER_S, "copy")
     if rates is not None and not free:
         return rates.replace(measured_by=f"{rates.measured_by}{BUSY}")
     if rates is not None:
@@ -134,8 +171,9 @@ def _read(found: dict[str, Any]) -> Rates:
         {str(kind): float(rate) for kind, rate in found["by_type"].items()},
         float(found["per_layer"]),
         str(found["measured_by"]),
+        None if found["attention"] is None else float(found["attention"]),
     )
-    numbers = [*rates.by_type.values(), 1 + rates.per_layer]
+    numbers = [*rates.by_type.values(), 1 + rates.per_layer, 1.0 if rates.attention is None else rates.attention]
     if not rates.by_type or not all(math.isfinite(number) and number > 0 for number in numbers):
         raise ValueError(found)
     return rates
@@ -161,28 +199,32 @@ def _fingerprint(program: Path | None) -> str:
 def _with_llama_bench(program: Path) -> Rates | None:
     """Return the rates that llama-bench finds; None if it fails."""
     with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        small = directory / "small.gguf"
-        _write_zeros(small, *_SMALL, "q8_0")
-        least = _seconds(program, small)
-        if least is None:
-            return None
-        each, by_type = least / _SMALL[1], {}
+        directory, taken, sizes = Path(name), {}, {}
         for kind in BITS:
             model = directory / f"{kind}.gguf"
             _write_zeros(model, *_LARGE, kind)
-            taken = _seconds(program, model)
-            size = model.stat().st_size
+            sizes[kind] = model.stat().st_size
+            if (seconds := _seconds(program, model)) is not None:
+                taken[kind] = seconds
             model.unlink()
-            if taken is not None:
-                by_type[kind] = size / max(taken - each * _LARGE[1], taken / 10)
-        return Rates(by_type, each, "llama-bench") if by_type else None
+        small = directory / "small.gguf"
+        _write_zeros(small, *_SMALL, "q8_0")
+        least, later = _seconds(program, small), _seconds(program, small, _CONTEXT)
+        if least is None or "q8_0" not in taken:
+            return None
+        width, layers, _ = _SMALL
+        each = max(0.0, least - small.stat().st_size * taken["q8_0"] / sizes["q8_0"]) / layers
+        by_type = {kind: sizes[kind] / max(seconds - each * _LARGE[1], seconds / 10) for kind, seconds in taken.items()}
+        multiplications = 2 * width * layers * _CONTEXT  # of keys and values with all queries
+        attention = multiplications / (later - least) if later is not None and later > least else None
+        return Rates(by_type, each, "llama-bench", attention)
 
 
-def _seconds(program: Path, model: Path) -> float | None:
+def _seconds(program: Path, model: Path, context: int = 0) -> float | None:
     """Return the seconds for one token: the best of some tries, since other programs only make it longer."""
-    words = ["-m", model, "-p", "0", "-n", _TOKENS, "-r", _TIMES, "-t", hardware.physical_cores(), "-o", "jsonl"]
-    said = try_output([program, *map(str, words)], env=program_environment(os.environ), timeout=_TIMEOUT_S)
+    words = ["-m", model, "-p", "0", "-n", _TOKENS, "-d", context, "-r", _TIMES, "-t", hardware.physical_cores()]
+    argv: list[str | Path] = [program, *map(str, words), "-o", "jsonl"]
+    said = try_output(argv, env=program_environment(os.environ), timeout=_TIMEOUT_S)
     with suppress(ValueError, TypeError, LookupError, StopIteration, ArithmeticError):
         line = next(line for line in (said or "").splitlines() if line.startswith("{"))
         return 1 / max(map(float, json.loads(line)["samples_ts"]))

@@ -19,8 +19,7 @@ from llama_runner.core.step import Step, params
 from llama_runner.llama_cpp import cmake
 from llama_runner.llama_cpp.build_selection import InstalledPrograms
 from llama_runner.llama_cpp.pinned_source import NumberedTree
-from llama_runner.request.fallback_to_portable import PORTABLE
-from llama_runner.request.program_facts import Archive, Release, Wheel
+from llama_runner.request.program_facts import PORTABLE, Archive, Release, Wheel
 from llama_runner.steps.compile import CompileLlama
 from llama_runner.steps.fetch_wheel import FetchPackage
 from llama_runner.steps.unpack import UnpackSource

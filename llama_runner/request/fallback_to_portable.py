@@ -8,27 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llama_runner.core.events import Warned
-from llama_runner.store import layout
+from llama_runner.request.program_facts import PORTABLE, rejected_builds
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from llama_runner.core.errors import StepError
     from llama_runner.core.events import Sink
     from llama_runner.request.binaries_graph import Programs
-
-PORTABLE = "cpu-portable"
-"""The backend whose programs run on every machine of an architecture."""
-
-
-def rejected_builds(private: Path) -> Mapping[str, str]:
-    """Return why builds were rejected in this root, by their identity."""
-    if not layout.rejected_builds(private).exists():
-        return {}
-    from llama_runner.serving.smoke_test_errors import rejected  # noqa: PLC0415 - nearly never
-
-    return rejected(private)
 
 
 def falls_back(programs: Programs, error: StepError, private: Path, sink: Sink) -> bool:

@@ -17,8 +17,8 @@ from llama_runner.convert import model_card
 from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.core.events import Noticed
 from llama_runner.core.model_files import CARD, CARD_HEAD
-from llama_runner.fidelity.made_file import read_made, write_carrier
 from llama_runner.fidelity.original import SMALL_FILES
+from llama_runner.fidelity.vocabulary_of_gguf import read_made, write_carrier
 from llama_runner.sources.hub.names import looks_like_hub_name, parse
 from llama_runner.sources.hub.source import HubGguf
 from llama_runner.sources.local import LocalGguf, PlainFile

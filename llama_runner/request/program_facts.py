@@ -20,7 +20,6 @@ from llama_runner.llama_cpp.build_selection import open_chosen, open_programs
 from llama_runner.llama_cpp.gpu_detection import find_gpus
 from llama_runner.llama_cpp.pinned_source import load_pin
 from llama_runner.llama_cpp.toolchain import KEYED_ENVIRONMENT, NoCompiler, find_toolchain, toolchain_elsewhere
-from llama_runner.request.fallback_to_portable import PORTABLE, rejected_builds
 from llama_runner.store import layout
 from llama_runner.system import hardware
 
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from llama_runner.store.local_sources import MissingSource
 
 AUTO, BUILD = "auto", "build"
+PORTABLE = "cpu-portable"
 OF_PACKAGE = "package"
 """The official programs that the pinned package carries, for Windows."""
 IS_URL = r"[A-Za-z][A-Za-z0-9+.-]+://"
@@ -323,3 +323,12 @@ def _build_facts(
     told = about.architectures in wanted.compilation.definitions()
     gpus = None if told else find_gpus(backend, environment, [each["gpus"] for each in noted if "gpus" in each])
     return BuildFacts(backend, toolchain, gpus)
+
+
+def rejected_builds(private: Path) -> Mapping[str, str]:
+    """Return why builds were rejected in this root, by their identity."""
+    if not layout.rejected_builds(private).exists():
+        return {}
+    from llama_runner.serving.smoke_test_errors import rejected  # noqa: PLC0415 - nearly never
+
+    return rejected(private)

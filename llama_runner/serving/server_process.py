@@ -76,11 +76,9 @@ class Server(Talks):
         """Start it. ``log`` is appended to; ``registry`` is where running servers are written down, with ``about``.
 
         ``terminal`` gets what the server prints, as far as it takes it.
-
         ``key`` is the API key where the spec says ``auto``; else a new one is made.
         """
-        self.spec, self.log, self.log_name = spec, log, log_name
-        self.url = spec.url
+        self.spec, self.log, self.log_name, self.url = spec, log, log_name, spec.url
         self.context: int | None = None
         self.trained_context: int | None = None
         check_system_config(lambda text: sink(Warned("system_config", text)))
@@ -236,8 +234,7 @@ class Server(Talks):
         """Return once the server answers for our model; ``Interrupted`` when ``cancelled`` says so before.
 
         Ready is: alive, ``/health`` says 200, our model is listed, and with ``canary`` it has given a token. Raises
-        ``ServerDied``, ``KeyRefused``, ``ServerError``, or ``ServerStalled`` when it
-        has been silent for ``load_timeout`` seconds; the server is stopped then.
+        ``ServerDied``, ``KeyRefused``, ``ServerError``, or ``ServerStalled`` after ``load_timeout`` silent seconds.
         """
         pause, longest = _POLL_S
         try:
@@ -331,8 +328,7 @@ class Server(Talks):
     def wait(self) -> int:
         """Wait for the server to end by itself and return its exit status, negative for a signal.
 
-        A signal that another thread gets, or that comes just before a call that blocks, is handled after that call:
-        so none blocks for long.
+        A signal that another thread gets is handled after a call that blocks: so none blocks for long.
         """
         while self._child.poll() is None:
             with suppress(subprocess.TimeoutExpired):
@@ -340,14 +336,12 @@ class Server(Talks):
         return self.stop()
 
     def request_stop(self, *, kill: bool = True) -> None:
-        """Ask the server to end and return at once, as a signal handler must; asked again, kill it.
+        """Ask the server to end and return at once, as a signal handler must; asked again, kill it if ``kill`` is true.
 
-        With ``kill`` false, a second call does nothing. ``wait`` returns the exit status. A server that has not
-        ended after ``GRACE_S`` is killed.
+        ``wait`` returns the exit status. A server that has not ended after ``GRACE_S`` is killed.
         """
         if self._ended.is_set() or not self._is_ours:
-            return
-        # the caller that removes the item is the first to ask; a signal handler may run between any two statements
+            return  # the caller that removes the item is the first to ask: a signal handler may run at any time
         again = self._unasked.pop("stop", True)
         if again and not kill:
             return

@@ -15,6 +15,8 @@ from llama_runner.config.schema import FILE_NAME
 from llama_runner.demo import MODEL_DIRECTORY
 from tests.config.files import Write, write_in
 from tests.conftest import Command, says
+from tests.fakehub.hub import Hub
+from tests.sources.gguf_files import write
 
 Start = Callable[..., "pexpect.spawn[str]"]
 ANSWERED = 60
@@ -140,6 +142,48 @@ def test_siblings_are_offered(wizard: Start, directory: Path, binaries: Path) ->
     model = Config.load(directory / "llama-runner.toml").models["m"]
     assert model.options == {"ctx_size": 256, "projector": False}
     assert model.llama == {"model-draft": str(directory / "m-draft.gguf")}
+
+
+@pytest.fixture
+def on_the_hub(hub: Hub, tmp_path: Path, binaries: Path) -> str:
+    """Return the name of a model on the Hub that has a projector and a draft model."""
+    model = next((binaries / "models" / "gguf").glob("*demo*/model.q4_k_m.gguf"))
+    small = write(tmp_path / "small.gguf")
+    hub.repo("acme/m", {"m-Q8_0.gguf": model, "mmproj-m-F16.gguf": small, "m-draft-Q8_0.gguf": small})
+    return "acme/m"
+
+
+@pytest.mark.usefixtures("user_of_the_hub")
+def test_siblings_on_the_hub_are_offered_and_only_a_chosen_draft_is_fetched(
+    wizard: Start, directory: Path, root: Path, hub: Hub, on_the_hub: str, llama_runner: Command
+) -> None:
+    for wanted in "ny":
+        child = wizard(on_the_hub, "-c", "256", "--preset", "none", "--name", wanted, *(["--add"] * (wanted == "y")))
+        answer(child, "a projector is beside it", wanted)
+        answer(child, "m-draft-Q8_0.gguf is beside it: use it as draft model? It is fetched then.", wanted)
+        answer(child, "may other machines connect", "n")
+        assert ended(child) == 0
+        fetched = [each.path for each in hub.requests if each.which == "cdn" and "draft" in each.path]
+        assert bool(fetched) == (wanted == "y")
+    models = Config.load(directory / "llama-runner.toml").models
+    assert (models["n"].options["projector"], models["n"].llama) == (False, {})
+    assert "projector" not in models["y"].options
+    path = Path(models["y"].llama["model-draft"])
+    assert path.is_relative_to(root)
+    assert path.name == "m-draft-Q8_0.gguf"
+    assert f"--model-draft {path}" in " ".join(
+        llama_runner("plan", "y", "--root", root, "--json").json["launch"]["argv"]
+    )
+
+
+@pytest.mark.usefixtures("user_of_the_hub")
+def test_a_draft_on_the_hub_has_a_flag(directory: Path, root: Path, on_the_hub: str, llama_runner: Command) -> None:
+    at = ("--yes", "--root", root)
+    done = llama_runner("config", "init", on_the_hub, "--draft", "m-draft-Q8_0.gguf", *at)
+    assert done.code == 0, done
+    assert Path(Config.load(directory / "llama-runner.toml").models["m"].llama["model-draft"]).is_file()
+    wrong = llama_runner("config", "init", on_the_hub, "--draft", "other.gguf", "--force", *at)
+    says(wrong, 2, "other.gguf is not a file", "the repository has m-draft-Q8_0.gguf")
 
 
 def test_with_flags_alone_it_runs_in_scripts(directory: Path, root: Path, llama_runner: Command) -> None:

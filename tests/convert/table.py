@@ -45,7 +45,12 @@ file made here differs from the script's in these fields only:
 {items}
 
 If a byte-level tokenizer puts no BOS before a text, the script does not write that, and llama.cpp adds one by default
-(pre-tokenizers of Llama 3, Falcon 3, Tekken). Here `add_bos_token` is written for every such tokenizer.
+(pre-tokenizers of Llama 3, Falcon 3, Tekken). Here `add_bos_token` is written for every such tokenizer. The first
+Llama 3 and Phi 3 get another pre-tokenizer and another name than by the script
+([pre-tokenizers.md](pre-tokenizers.md)).
+
+Checkpoints that transformers 5 saved are converted like those of version 4: `TokenizersBackend`,
+`extra_special_tokens`, `rope_parameters`, and no BOS unless tokenizer.json or `add_bos_token` says so.
 """
 OTHERS = """
 Another {count} architectures are converted by llama.cpp's own script, in a Python environment of its own:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 
 from llama_runner.convert import convert
 from llama_runner.convert.converter_corrections import revision_of
-from tests.convert.checkpoints import edit_json
+from tests.convert import real_vocabularies as real
+from tests.convert.checkpoints import bert, edit_json, llama
 from tests.convert.families import phi
 from tests.convert.gguf_file import read
 from tests.convert.llama_cpp import LlamaCpp
@@ -67,3 +69,56 @@ def test_17_09_only_such_models_are_converted_again(tmp_path: Path) -> None:
 
     assert revision(phi3(tmp_path / "one")) == 1
     assert revision(phi3(tmp_path / "two", rstrip=False)) == 0
+
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+KOREAN, JAMO = "한국", [unicodedata.normalize("NFD", letter) for letter in "한국"]
+HINDI = "दुनिया"
+WORDS = [
+    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{letter}" for letter in LETTERS),
+    *dict.fromkeys(mark + letter for text in (*JAMO, HINDI) for letter in text for mark in ("", "##")),
+]  # fmt: skip
+
+
+def word_pieces(folder: Path) -> Path:
+    """A BERT that strips accents."""
+    directory = bert(folder / "model", word_list=True, vocab_size=len(WORDS), num_hidden_layers=1)
+    (directory / "vocab.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")
+    edit_json(directory / "tokenizer_config.json", tokenizer_class="BertTokenizer")
+    return directory
+
+
+def test_17_09_what_llama_cpp_s_wordpiece_does_otherwise_is_as_the_docs_say(binaries: Path, tmp_path: Path) -> None:
+    """Vowels of Korean and of Devanagari are dropped, and a word above 100 characters is no ``[UNK]``."""
+    tokenizers = pytest.importorskip("tokenizers")
+    library = tokenizers.Tokenizer(
+        tokenizers.models.WordPiece({word: number for number, word in enumerate(WORDS)}, unk_token="[UNK]")
+    )
+    library.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
+    library.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    convert(word_pieces(tmp_path), tmp_path / "model.gguf", name="x", outtype="f16")
+    with LlamaCpp(binaries, tmp_path / "model.gguf") as server:
+
+        def shown(text: str) -> tuple[list[str], list[str]]:
+            ours, theirs = server.tokens(text), library.encode(text).ids
+            return [WORDS[number] for number in ours], [WORDS[number] for number in theirs]
+
+        ours, theirs = shown("a" * 101)
+        assert (len(ours), theirs) == (101, ["[UNK]"])
+        for text in (KOREAN, HINDI):
+            ours, theirs = shown(text)
+            assert len(ours) < len(theirs), (ours, theirs)
+
+
+def test_17_08_named_chat_templates_stay_in_the_order_of_the_model_s_file(tmp_path: Path) -> None:
+    """In a file of llama.cpp's own script, the order is that of a Python set."""
+    templates = real.npm("command_r_plus")["tokenizer_config.json"]["chat_template"]
+    named = {entry["name"]: entry["template"] for entry in templates}
+    for order in (list(named), list(reversed(named))):
+        directory = llama(tmp_path / order[0], num_hidden_layers=1)
+        entries = [{"name": name, "template": named[name]} for name in order]
+        edit_json(directory / "tokenizer_config.json", tokenizer_class="LlamaTokenizer", chat_template=entries)
+        convert(directory, tmp_path / f"{order[0]}.gguf", name="x", outtype="f16")
+        values = read(tmp_path / f"{order[0]}.gguf").values
+        assert values["tokenizer.chat_templates"] == [name for name in order if name != "default"]
+        assert values["tokenizer.chat_template"] == named["default"]

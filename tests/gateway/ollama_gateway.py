@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import ollama
 import pytest
+from filelock import FileLock
 
 from llama_runner import Runner
 from llama_runner.gateway.created_models import change_created
@@ -98,9 +99,14 @@ def ollama_js() -> Path:
     if shutil.which("node") is None:
         pytest.skip("needs node")
     directory = shared_root() / "npm"
-    if not (directory / "node_modules" / "ollama").is_dir():
-        command = ["npm", "install", "--prefix", str(directory), "--no-audit", "--no-fund", "ollama@0.6"]
-        done = shutil.which("npm") and subprocess.run(command, check=False, capture_output=True, timeout=120)
-        if not done or done.returncode:
-            pytest.skip("npm cannot fetch ollama-js")
+    with FileLock(f"{directory}.lock"):
+        if not (directory / "node_modules" / "ollama").is_dir():
+            part = directory.with_name("npm.part")  # what is killed leaves no half of a package
+            shutil.rmtree(part, ignore_errors=True)
+            command = ["npm", "install", "--prefix", str(part), "--no-audit", "--no-fund", "ollama@0.6"]
+            done = shutil.which("npm") and subprocess.run(command, check=False, capture_output=True, timeout=120)
+            if not done or done.returncode:
+                pytest.skip("npm cannot fetch ollama-js")
+            shutil.rmtree(directory, ignore_errors=True)
+            part.replace(directory)
     return directory

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -16,7 +17,12 @@ from pathlib import Path
 
 import psutil
 
-from tests.gateway.conftest import TIGHT, TWO, Running, Start
+from llama_runner import Runner
+from llama_runner.config.config import Config
+from llama_runner.gateway import scheduler_state as state
+from llama_runner.gateway.configuration import catalogue_from
+from llama_runner.gateway.gateway import Gateway
+from tests.gateway.conftest import TIGHT, TWO, Running, Start, own_root
 from tests.gateway.streams import Stream
 
 SLOW = '[defaults]\nthreads = 1\n[models.one]\ndemo = true\nbinaries = "{programs}"\n[models.two]\ndemo = true\n'
@@ -28,7 +34,7 @@ COUNT = min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3)
 def loading(running: Running) -> psutil.Process:
     """Wait until the process of the model ``one`` is there and loads; return it."""
     running.wait_for(lambda: running.running().get("one", {}).get("state") == "loading")
-    return running.wait_for(lambda: next((each for each in running.children() if "--alias" in each.cmdline()), None))  # type: ignore[no-any-return]
+    return running.wait_for(lambda: next((each for each in running.children() if "one" in each.cmdline()), None))  # type: ignore[no-any-return]
 
 
 def test_a_process_that_is_killed_while_it_loads_is_started_once_more(
@@ -143,8 +149,6 @@ def test_a_client_that_leaves_the_queue_is_forgotten(gateway: Start) -> None:
 def test_a_file_of_a_model_that_disappears_is_told_and_comes_back(
     gateway: Start, binaries: Path, tmp_path: Path
 ) -> None:
-    from llama_runner import Runner
-
     model = tmp_path / "model.gguf"
     model.write_bytes(Runner(binaries).prepare(demo=True).model.read_bytes())
     running = gateway(f'[models.one]\ngguf_path = "{model}"\nthreads = 1\n')
@@ -195,6 +199,40 @@ def test_a_process_that_closes_kept_connections_loses_no_request(gateway: Start,
     """llama-server closes a connection after each stream, and when it was idle for 5 s, without saying so."""
     running = gateway(SLOW.format(programs=fake_programs), GGML_FAKE=json.dumps({"closes": True, "sentence": "b"}))
     assert [running.chat("one")[0] for _ in range(3)] == [200] * 3
+
+
+def test_a_process_that_ignores_sigterm_is_killed_and_the_model_loads_again(
+    gateway: Start, fake_programs: Path
+) -> None:
+    fake = json.dumps({"ignore_term": True, "sentence": "b"})
+    running = gateway(SLOW.format(programs=fake_programs), GGML_FAKE=fake)
+    assert running.chat("one")[0] == 200
+    process = psutil.Process(running.running()["one"]["pid"])
+    assert running.post("/models/one/unload", {})[1]["unloaded"]
+    assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    assert running.chat("one")[0] == running.chat("two")[0] == 200
+
+
+def test_a_process_that_dies_as_it_is_to_be_stopped_is_stopped(binaries: Path, tmp_path: Path) -> None:
+    config = tmp_path / "a.toml"
+    config.write_text(TWO, encoding="utf-8")
+    root = own_root(tmp_path, binaries)
+
+    async def scenario() -> None:
+        gateway = Gateway(root, lambda: Runner(root), catalogue_from(Config.load(config)))
+        gateway.start()
+        async with gateway.acquire("one") as lease:
+            child = lease.child
+        os.kill(child.server.pid, signal.SIGKILL)
+        await asyncio.to_thread(child.server._child.wait)
+        gateway.tell(state.Unload("one"))
+        gateway.children.check("one", child)
+        await asyncio.wait_for(gateway.unload("one"), 30)
+        async with gateway.acquire("one") as lease:
+            assert lease.child is not child
+        await gateway.close(0.0)
+
+    asyncio.run(scenario())
 
 
 def resident_mib(running: Running) -> float:

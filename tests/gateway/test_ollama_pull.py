@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -207,6 +208,21 @@ def test_two_clients_that_pull_one_model_share_a_download(gateway: Running, clie
     assert fetched(hub) == 1
 
 
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process are Linux's")
+def test_a_pull_that_fills_the_disk_is_told_and_goes_on_when_there_is_room(
+    gateway: Running, client: ollama.Client
+) -> None:
+    limits = resource.prlimit(gateway.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(gateway.process.pid, resource.RLIMIT_FSIZE, (100_000, limits[1]))  # of its jobs too
+    with pytest.raises(ollama.ResponseError) as failed:
+        client.pull("acme/demo-GGUF:Q4_K_M")
+    assert "no space left in" in str(failed.value)
+    assert not client.list().models
+    resource.prlimit(gateway.process.pid, resource.RLIMIT_FSIZE, limits)
+    assert client.pull("acme/demo-GGUF:Q4_K_M").status == "success"
+    assert client.chat("acme/demo-GGUF:Q4_K_M", ASKED, options=GREEDY).message.content == ANSWER
+
+
 @pytest.mark.parametrize(
     "name", ["/etc/passwd", "../x/y", "file:///etc/x", "http://127.0.0.1/x", "a/b/c", "x", "", "a/b\n"]
 )
@@ -270,11 +286,15 @@ def test_what_is_not_downloaded_on_a_first_request_is_an_error_of_its_protocol(
         for path in ("/v1/chat/completions", "/v1/messages"):
             found, answer = gateway.post(path, {"model": name, **chat})
             assert (found, "not found" in answer["error"]["message"]) == (status, True)
-    for name, text in (("acme/demo-GGUF:Q4_K_M", "more than the limit of 1000 B"), ("acme/gone:Q4_K_M", "acme/gone")):
+    for name, status, text in (
+        ("acme/demo-GGUF:Q4_K_M", 400, "more than the limit of 1000 B"),
+        ("acme/gone:Q4_K_M", 404, "acme/gone"),
+    ):
         answers = [
             httpx.post(gateway.url + path, json={"model": name, **chat}, timeout=60)
             for path in ("/v1/chat/completions", "/v1/messages")
         ]
+        assert [answer.status_code for answer in answers] == [status] * 2
         openai, anthropic = (answer.json() for answer in answers)
         assert text in openai["error"]["message"]
         assert openai["error"]["code"]

@@ -152,7 +152,7 @@ def test_an_option_of_another_type_is_refused_with_its_name(options: Any) -> Non
 # Tools, images, thinking, format
 
 
-def test_a_tool_gets_its_type_and_arguments_become_text() -> None:
+def test_promise_17_a_tool_gets_its_type_and_arguments_become_text() -> None:
     told = [
         USER,
         {"role": "assistant", "tool_calls": [{"function": {"name": "sky", "arguments": {"city": "Oslo"}}}]},
@@ -181,7 +181,7 @@ def test_ids_of_the_client_are_kept_and_names_are_not_needed() -> None:
 
 
 @given(CALLS)
-def test_tool_calls_are_the_same_after_both_translations(calls: list[Any]) -> None:
+def test_promise_17_tool_calls_are_the_same_after_both_translations(calls: list[Any]) -> None:
     back = ollama_calls(openai_calls(calls))
     assert [{name: call["function"][name] for name in ("name", "arguments")} for call in back] == [
         call["function"] for call in calls

@@ -79,7 +79,7 @@ def test_raw_text_streams_from_completion() -> None:
 
 
 @given(CALLS, st.integers(1, 5))
-def test_calls_are_sent_whole_before_the_last_line(calls: list[Any], size: int) -> None:
+def test_promise_17_calls_are_sent_whole_as_objects_before_the_last_line(calls: list[Any], size: int) -> None:
     one = translator()
     for index, call in enumerate(openai_calls(calls)):
         text = call["function"]["arguments"]

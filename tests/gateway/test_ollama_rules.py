@@ -123,7 +123,7 @@ def test_open_webui_may_name_its_user_and_its_chat(ollama_gateway: Running) -> N
 # Copilot, Continue, litellm
 
 
-def test_copilot_lists_models_that_call_tools(ollama_gateway: Running) -> None:
+def test_promise_16_copilot_finds_version_model_info_and_capabilities(ollama_gateway: Running) -> None:
     version = get(ollama_gateway, "/api/version", Authorization="Bearer ")["version"]
     assert [int(part) for part in version.split(".")] >= [0, 6, 4]
     shown = {}

@@ -15,7 +15,7 @@ from llama_runner.core.errors import LlamaRunnerError, SourceError, UsageError
 from llama_runner.demo import MODEL_DIRECTORY
 from llama_runner.recommend.memory import memory_models
 from llama_runner.recommend.model_headers import headers_of
-from llama_runner.recommend.speed import copy_rate, machine_rates, reads_of
+from llama_runner.recommend.speed import COPY_RANGE, MEASURED_RANGE, copy_rate, machine_rates, reads_of
 from llama_runner.serving.llama_server.memory_check import resident_bytes
 from llama_runner.sources.quantization_types import BITS_PER_WEIGHT
 from llama_runner.sources.resolve_source import open_gguf
@@ -197,6 +197,8 @@ def test_the_command_prints_a_table_the_recommendation_and_the_command_to_run(
     marked = [line for line in lines if line.startswith("*")]
     assert len(marked) == 1
     assert any(line.startswith("recommended: ") for line in lines[-3:])
+    least, most = map(float, marked[0].split()[-2].split("-"))
+    assert 0 < least < most, "the speed is a range"
     assert lines[-1].startswith(f"run it: llama-runner run {model} -q ")
     as_json = llama_runner("recommend", model, "--root", binaries, "--memory", "400M", "--json").json
     assert [row["quantization"] for row in as_json["rows"]] == ["f16", *BITS_PER_WEIGHT]
@@ -215,12 +217,42 @@ def test_rates_are_kept_and_a_damaged_file_is_measured_again(tmp_path: Path, mon
         "",
         "[]",
         '{"by_type": {}}',
-        json.dumps({"by_type": {"copy": -1}, "per_layer": 0, "measured_by": ""}),
+        json.dumps({"by_type": {"copy": -1}, "per_layer": 0, "measured_by": "", "attention": None}),
+        json.dumps({"by_type": {"copy": 1}, "per_layer": 0, "measured_by": "", "attention": 0}),
     ):
         kept.write_text(damaged)
         assert machine_rates(None, tmp_path / "kept", on_gpu=False) is not None
         assert json.loads(kept.read_text())["by_type"]["copy"] > 1e8
     assert machine_rates(None, tmp_path / "kept", on_gpu=True) is None
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the program is a script")
+def test_rates_are_those_that_llama_bench_measures_with_each_type_and_with_a_long_context(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "llama-bench"
+    program.write_text(  # 2 GB/s for the largest type, 1 GB/s for the others, and 1 µs for each token of the context
+        f"#!{sys.executable}\nimport json, os, sys\nwords = dict(zip(sys.argv[1::2], sys.argv[2::2]))\n"
+        "size = os.path.getsize(words['-m'])\n"
+        "seconds = size / (2e9 if size > 4e8 else 1e9) + int(words['-d']) * 1e-6\n"
+        "print('loading')\nprint(json.dumps({'samples_ts': [0.5 / seconds, 1 / seconds]}))\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    rates = machine_rates(tmp_path, tmp_path / "kept", on_gpu=False)
+    assert rates is not None
+    assert rates.by_type == pytest.approx({"q4_k": 1e9, "q6_k": 1e9, "q8_0": 1e9, "f16": 2e9}, rel=0.01)
+    assert rates.per_layer == pytest.approx(0, abs=1e-6)
+    assert rates.attention == pytest.approx(2 * 256 * 8 * 1e6, rel=0.01)
+    assert (rates.measured_by, rates.range) == ("llama-bench", MEASURED_RANGE)
+    program.write_text(program.read_text() + "#")
+    assert machine_rates(tmp_path, tmp_path / "kept", on_gpu=False) == rates
+    assert len(list((tmp_path / "kept").iterdir())) == 2, "other programs are measured for themselves"
+    program.write_text("#!/bin/sh\nexit 1\n")
+    failing = machine_rates(tmp_path, tmp_path / "kept", on_gpu=False)
+    assert failing is not None
+    assert (failing.measured_by, failing.range) == ("copy", COPY_RANGE)
+    assert machine_rates(tmp_path, tmp_path / "other", on_gpu=True) is None
 
 
 def test_rates_of_a_busy_machine_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

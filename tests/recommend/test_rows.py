@@ -114,6 +114,20 @@ def test_of_experts_only_those_in_use_are_read_and_the_table_of_tokens_is_not() 
     assert tied.part == 1.0
 
 
+def test_the_attention_is_computed_for_each_head_that_shares_a_key() -> None:
+    metadata = {"general.architecture": "x", "x.attention.head_count": 32, "x.attention.head_count_kv": 8}
+    assert reads_of([GgufHeader(3, 0, metadata, 0)]).queries == 4.0
+    latent = {**metadata, "x.attention.kv_lora_rank": 512, "x.attention.head_count_kv": 1}
+    assert reads_of([GgufHeader(3, 0, latent, 0)]).queries == 32.0
+    for odd in ([32, 16], 0, -1, 64, "8", None):
+        header = GgufHeader(3, 0, {**metadata, "x.attention.head_count_kv": odd}, 0)
+        assert reads_of([header]).queries == 1.0
+    reads, rates = Reads(10**6, 1.0, 0, 4.0), Rates({"f16": 1e12}, 0.0, "llama-bench", 1e9)
+    seconds = 1 / rates.tokens_per_second(reads, 1, 10**7) - 1 / rates.tokens_per_second(reads, 1, 0)
+    assert seconds == pytest.approx(10**7 / 2 * 4 / 1e9, rel=0.01)
+    assert rates.replace(attention=None).tokens_per_second(reads, 1, 10**7) > 10**4
+
+
 def test_the_rate_between_two_measured_types_is_between_theirs() -> None:
     rates = Rates({"q4_k": 10.0, "q8_0": 30.0}, 0.0, "llama-bench")
     assert rates.rate(2.0) == 10.0

@@ -72,7 +72,7 @@ class Manager:
 
     def runner(self) -> Runner:
         """Return a ``Runner`` that reads the configuration anew."""
-        from llama_runner.api import Runner  # noqa: PLC0415 - the gateway listens before it loads the pipeline
+        from llama_runner.api import Runner  # noqa: PLC0415 - the gateway listens before the pipeline is loaded
 
         return Runner(self.gateway.root, config=self.process.config)
 
