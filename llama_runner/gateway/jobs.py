@@ -137,7 +137,7 @@ class Job:
         elif kind in ("step_started", "step_finished", "step_skipped", "step_fetched"):
             self._steps[step] = {"step": step, "state": kind.removeprefix("step_"), "seconds": event.get("seconds")}
             self.log = event.get("log") or self.log
-            self._progress = None
+            self._progress = None if kind == "step_started" else self._progress
         elif kind in ("warned", "noticed", "lock_waiting"):
             text = str(event.get("text") or f"waiting for {event.get('holder')}")
             self._messages.append({"level": "warning" if kind == "warned" else "notice", "text": printable(text)})

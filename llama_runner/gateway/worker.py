@@ -44,9 +44,15 @@ def _download(runner: Runner, given: Json) -> Json:
 
 
 def _remove(runner: Runner, given: Json) -> Json:
-    library, name, force = runner.models, given["name"], given["force"]
-    found = library.remove(name, force=force) if given["apply"] else library.look_at_removal(name, force=force)
-    return found.to_json()
+    from llama_runner.library.declared_models import PulledByClient  # noqa: PLC0415 - for this call
+
+    call = runner.models.remove if given["apply"] else runner.models.look_at_removal
+    try:
+        return call(given["name"], force=given["force"]).to_json()
+    except PulledByClient:  # checked last; the client ends that with it
+        if not given["is_pulled"]:
+            raise
+        return call(given["name"], force=True).to_json()
 
 
 def _plan(runner: Runner, given: Json) -> Json:

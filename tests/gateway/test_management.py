@@ -241,6 +241,8 @@ def test_requests_that_are_wrong_are_errors_that_name_the_field(api: Api) -> Non
         ("POST", "/models", {"name": "../../etc/passwd"}, "model"),
         ("POST", "/models", {"name": "/etc/passwd"}, "model"),
         ("POST", "/programs/build", {"jobs": 10**30}, "jobs"),
+        ("POST", "/programs/install", {"release": "https://example.org/x.zip"}, "release"),
+        ("POST", "/programs/install", {"release": "../../x"}, "release"),
         ("GET", "/models?limit=0", None, "limit"),
         ("GET", "/models?limit=x", None, "limit"),
         ("GET", "/models?nope=1", None, "nope"),

@@ -15,7 +15,7 @@ from llama_runner.gateway.ollama_names import find_name, plain_name
 from llama_runner.system.utc_time import utc_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping
 
     from llama_runner.gateway.management.manager import Manager
     from llama_runner.gateway.management.operation import Call
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from llama_runner.library.model_names import Selection
 
 Json = dict[str, Any]
+
+_NOT_SERVED: Json = {"served": False, "origin": "store", "names": [], "hidden": False, "pinned": False, "memory": {}}
 
 
 async def list_models(manager: Manager, call: Call) -> Json:
@@ -36,26 +38,45 @@ async def list_models(manager: Manager, call: Call) -> Json:
 
 
 async def _rows(manager: Manager) -> list[Json]:
-    stored, kept = await manager.thread(lambda: _stored(manager))
-    catalogue, phases = manager.gateway.catalogue, states(manager.gateway)
-    from llama_runner.library.model_names import Selection  # noqa: PLC0415 - after the gateway listens
+    """Return a row for each served model, then for each model of the store that is not served."""
+    catalogue, created, phases = manager.gateway.catalogue, manager.created.current, states(manager.gateway)
 
-    rows: list[Json] = []
-    used: set[str] = set()
-    for served in catalogue.served.values():
-        if served.name != served.declared and not manager.created.current.has(served.name):
-            continue  # an alias or a variant of the configuration: it stands with its model
-        declared = catalogue.declared[served.declared]
-        selection = _selection(declared, stored)
-        if selection is not None:
-            used |= {model.title for model in selection.models}
-        rows.append(_served_row(manager, served, declared, selection, phases, kept))
-    for model in stored:
-        if model.title not in used:
-            empty = {"served": False, "origin": "store", "names": [], "hidden": False, "pinned": False, "memory": {}}
-            row = {"name": model.name, "source": model.source, "state": "stopped", **empty}
-            rows.append(row | _of_store(Selection((model,)), kept))
-    return rows
+    def look() -> list[Json]:
+        from llama_runner.library.model_names import Selection  # noqa: PLC0415 - after the gateway listens
+
+        stored, kept = _stored(manager)
+        index: dict[str, list[Model]] = {}
+        for model in stored:
+            for name in {model.name.lower(), model.source.lower()}:
+                index.setdefault(name, []).append(model)
+        rows: list[Json] = []
+        used: set[str] = set()
+        for served in catalogue.served.values():
+            if served.name != served.declared and not created.has(served.name):
+                continue  # an alias or a variant of the configuration: it stands with its model
+            declared = catalogue.declared[served.declared]
+            selection = _selection(declared, index)
+            used |= set() if selection is None else {model.title for model in selection.models}
+            row = _served_row(served, declared, selection, phases.get(served.declared, {}), kept)
+            others = [each.name for each in catalogue.served.values() if each.declared == served.declared]
+            row["names"] = [name for name in others if name != served.name]
+            rows.append(row | {"origin": "client" if created.has(served.name) else "configuration"})
+        for model in stored:
+            if model.title not in used:
+                empty = {
+                    "served": False,
+                    "origin": "store",
+                    "names": [],
+                    "hidden": False,
+                    "pinned": False,
+                    "memory": {},
+                }
+                row = {"name": model.name, "source": model.source, "state": "stopped", **empty}
+                rows.append(row | _of_store(Selection((model,)), kept))
+        return rows
+
+    found: list[Json] = await manager.thread(look)
+    return found
 
 
 def _stored(manager: Manager) -> tuple[list[Model], set[str]]:
@@ -63,13 +84,15 @@ def _stored(manager: Manager) -> tuple[list[Model], set[str]]:
     return library.list(), set(library.kept())
 
 
-def _selection(declared: DeclaredModel, stored: Iterable[Model]) -> Selection | None:
+def _selection(declared: DeclaredModel, index: Mapping[str, list[Model]]) -> Selection | None:
     """Return what a declared model has in the store; None where there is nothing."""
     from llama_runner.library.model_names import Selection, select  # noqa: PLC0415 - after the gateway listens
 
     name = _store_name(declared)
+    untagged = name.rpartition(":")[0] if ":" in name.rpartition("/")[2] else name
+    parts = dict.fromkeys((name.lower(), untagged.lower(), untagged.partition("@")[0].lower()))
     with suppress(UsageError):
-        found = select([*stored], name, beginnings=False)
+        found = select([model for part in parts for model in index.get(part, ())], name, beginnings=False)
         return Selection(found.models[:1], found.quantization)
     return None
 
@@ -87,23 +110,13 @@ def _store_name(declared: DeclaredModel) -> str:
 
 
 def _served_row(
-    manager: Manager,
-    served: ServedModel,
-    declared: DeclaredModel,
-    selection: Selection | None,
-    phases: dict[str, Json],
-    kept: set[str],
+    served: ServedModel, declared: DeclaredModel, selection: Selection | None, running: Json, kept: set[str]
 ) -> Json:
-    catalogue, created = manager.gateway.catalogue, manager.created.current
-    others = [each.name for each in catalogue.served.values() if each.declared == served.declared]
     own = _of_store(selection, kept) if selection is not None else _of_file(declared)
-    running = phases.get(served.declared, {})
     there = selection is not None or own["bytes"] > 0
     return {
         "name": served.name,
         "served": True,
-        "origin": "client" if created.has(served.name) else "configuration",
-        "names": [name for name in others if name != served.name],
         "hidden": served.hidden,
         "source": None if declared.source is None else str(declared.source),
         "state": running.get("state") or ("stopped" if there else "absent"),
@@ -227,7 +240,8 @@ async def keep_model(manager: Manager, call: Call) -> Json:
 async def look_at_removal(manager: Manager, call: Call) -> Json:
     """Return what removing a model deletes and frees, without doing it."""
     name = await _name_in_store(manager, call.values["name"])
-    found: Json = await manager.ask("remove", name=name, force=call.values["force"], apply=False)
+    is_pulled = find_name(call.values["name"], manager.created.current.pulled) is not None
+    found: Json = await manager.ask("remove", name=name, force=call.values["force"], apply=False, is_pulled=is_pulled)
     return found
 
 
@@ -241,7 +255,8 @@ async def remove_model(manager: Manager, call: Call) -> Json:
     if name is not None:
         if served is not None:
             await manager.gateway.unload(served)
-        removal = await manager.ask("remove", name=name, force=call.values["force"], apply=True)
+        is_pulled = served in created.pulled
+        removal = await manager.ask("remove", name=name, force=call.values["force"], apply=True, is_pulled=is_pulled)
     if served is not None and created.has(served):
         await _forget(manager, served)
     else:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
+from llama_runner.core.printable_text import printable
 from llama_runner.gateway.children import process_name
 from llama_runner.gateway.errors import BadRequest, CallFailed
 from llama_runner.gateway.jobs import Work
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 _AUTO = "auto"
+_TAG = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
+"""Tags of releases: clients must not name paths and URLs, whose programs would run."""
 
 
 # --- programs
@@ -40,6 +44,8 @@ async def list_programs(manager: Manager, _: Call) -> Json:
 async def install_programs(manager: Manager, call: Call) -> Json:
     """Install a release of llama.cpp: a job."""
     release, device = call.body.get("release", "latest"), call.body.get("device")
+    if not _TAG.fullmatch(release):
+        raise BadRequest(f"{printable(repr(release), limit=80)} is no tag of a release", field="release")
     newest = release == "latest"
     arguments: Json = {"binaries": "prebuilt" if newest else f"prebuilt:{release}", "update": newest}
     if device is not None:
