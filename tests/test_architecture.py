@@ -189,7 +189,7 @@ def test_11_20_files_are_read_through_the_one_module_that_refuses_fifos_and_devi
 
 
 MOVING = {
-    "request/find_original.py": "small files of an original that were fetched, as one directory",
+    "request/find_original.py": "files of an original that were fetched, as one directory; a model's vocabulary",
     "remote/shared_store.py": "a file that was fetched part by part, into staging",
     "system/files.py": "replaces a file by its new content",
     "system/atomic_output.py": "a file that the user asked for",
