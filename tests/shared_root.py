@@ -66,7 +66,7 @@ def root_of_the_run(base: Path) -> Path:
         if not (root / "ready").exists():
             shutil.rmtree(root, ignore_errors=True)
             build = prepare_shared(shared_root())
-            shutil.copytree(build, root / build.relative_to(shared_root().resolve()), symlinks=True)
+            shutil.copytree(build, root.joinpath(*build.parts[-3:]), symlinks=True)
             _link_vendor(shared_root() / "vendor", root / "vendor")
             prepare(root)  # the stamps in the record become those of the copy
             (root / "ready").touch()

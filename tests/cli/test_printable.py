@@ -128,7 +128,7 @@ def test_11_11_the_command_line_prints_through_its_streams() -> None:
     """Other ways to a terminal would go around them."""
     package = Path(text_output.__file__).parent
     wrong = []
-    for path in {*package.glob("*.py")} - {package / "safe_output.py"}:
+    for path in {*package.glob("*.py")} - {package / "escaped_output.py"}:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             around = isinstance(node, ast.Attribute) and (
                 node.attr in ("__stdout__", "__stderr__")

@@ -165,7 +165,7 @@ assert "tqdm" not in sys.modules
     ("command", "call"),
     [
         ("@click.command()", "main.main([], command=work)"),
-        ("", "plan_model.__dict__.update(plan=lambda _: work()) or start.main(['plan', '--demo'])"),
+        ("", "plan_model.__dict__.update(plan=lambda _: work()) or entry_point.main(['plan', '--demo'])"),
     ],
     ids=["click", "plain words"],
 )
