@@ -251,7 +251,8 @@ def settings_for_transformers_4(directory: Path) -> dict[str, Any] | None:
         changes["tokenizer_class"] = PLAIN_FAST
     if isinstance(extra := settings.get("extra_special_tokens"), list):
         del settings["extra_special_tokens"]
-        changes["additional_special_tokens"] = [*(settings.get("additional_special_tokens") or []), *extra]
+        others = settings.get("additional_special_tokens")
+        changes["additional_special_tokens"] = [*(others if isinstance(others, list) else []), *extra]
     return {**settings, **changes} if changes else None
 
 

@@ -89,6 +89,8 @@ def check_template(spec: ServerSpec, kept: Path) -> None:
         templates = _templates(spec.model)
         file = _file(kept, program, templates, switches)
         answer = _known(file) or (_ask(spec, templates, switches) if templates else _Answer())
+        if answer is None:
+            return
         _keep(answer, file, launch)
     if answer.problem:
         raise UnreadableTemplate(spec.alias, answer.problem, has_format=answer.has_format)
@@ -140,8 +142,11 @@ def _templates(model: Path) -> dict[str, str]:
     return {key: text for key, text in metadata.items() if key.startswith(_PREFIX) and isinstance(text, str)}
 
 
-def _ask(spec: ServerSpec, templates: dict[str, str], switches: list[str]) -> _Answer:
-    """Start the program with the templates; return no problem where it ends for another reason."""
+def _ask(spec: ServerSpec, templates: dict[str, str], switches: list[str]) -> _Answer | None:
+    """Start the program with the templates; return no problem where it ends for another reason.
+
+    None where that cannot be tried now, as on a full disk.
+    """
     import tempfile  # noqa: PLC0415 - not on the warm path
 
     try:
@@ -152,8 +157,10 @@ def _ask(spec: ServerSpec, templates: dict[str, str], switches: list[str]) -> _A
             return _Answer(problem, bool(problem) and "--no-jinja" not in switches and _has_format(spec, model))
     except Interrupted:
         raise
-    except (OSError, LlamaRunnerError):
+    except LlamaRunnerError:
         return _Answer()
+    except OSError:
+        return None
 
 
 def _problem(spec: ServerSpec, model: Path, switches: list[str]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -126,3 +128,29 @@ def test_17_07_an_unreadable_template_of_the_options_has_a_hint(root: Path, tmp_
         runner.launch(prepared, server=options)
     assert "-- --chat-template-file FILE" in str(caught.value.hint)
     assert not list(layout.chat_templates(runner.store.private).glob("*")), "llama-server reads it by itself"
+
+
+def test_17_07_what_cannot_be_tried_now_is_tried_again(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a full disk: here the directory for temporary files takes no files."""
+    spec = Runner(root).plan(model_with(BROKEN, tmp_path), server=ServerOptions(port=0)).spec
+    (tmp_path / "no directory").touch()
+    with monkeypatch.context() as full:
+        full.setattr(tempfile, "tempdir", str(tmp_path / "no directory"))
+        check_template(spec, tmp_path / "kept")
+    with pytest.raises(UnreadableTemplate):
+        check_template(spec, tmp_path / "kept")
+
+
+@pytest.mark.parametrize("template", ["\ud800".encode("utf-16", "surrogatepass"), b"\xff{{ x }}", b"{{ '\x00' }}"])
+def test_17_07_bytes_that_are_no_text_do_not_stop_the_check(template: bytes, root: Path, tmp_path: Path) -> None:
+    model = model_with("{{ 1 }}" + "#" * 40, tmp_path)
+    old = b"{{ 1 }}" + b"#" * 40
+    content = model.read_bytes()
+    assert content.count(old) == 1
+    model.write_bytes(content.replace(old, template.ljust(len(old), b"#")))
+    spec = Runner(root).plan(model, server=ServerOptions(port=0)).spec
+    with suppress(UnreadableTemplate):
+        check_template(spec, tmp_path / "kept")
+    assert list((tmp_path / "kept").iterdir())

@@ -15,7 +15,7 @@ from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
 from llama_runner.convert.families import decoder_parts
 from llama_runner.convert.families.family_definition import ComputedTensor, Family, Rule
 from llama_runner.convert.families.llama import MIXTRAL_EXPERTS, MIXTRAL_STACKS
-from llama_runner.convert.model_config import as_object, full_rope
+from llama_runner.convert.model_config import full_rope
 from llama_runner.convert.vocab.tokenizer_classes import CLASS_OF_5
 
 if TYPE_CHECKING:
@@ -253,7 +253,8 @@ def write_vocabulary(values: KeyValues, config: Config, source: ModelDirectory) 
 def _is_phi4_of_transformers_5(source: ModelDirectory, settings: Mapping[str, Any]) -> bool:
     if settings.get("tokenizer_class") != CLASS_OF_5 or source.has("tokenizer.model"):
         return False
-    return not as_object("model", source.optional_object("tokenizer.json").get("model")).get("byte_fallback")
+    model = source.optional_object("tokenizer.json").get("model")
+    return isinstance(model, dict) and not model.get("byte_fallback")
 
 
 def _strips(settings: Mapping[str, Any]) -> bool:
@@ -261,8 +262,8 @@ def _strips(settings: Mapping[str, Any]) -> bool:
 
     For a model called so, llama.cpp sets this for all special tokens; it fails if one of ``NAMED`` is missing.
     """
-    listed = as_object("added_tokens_decoder", settings.get("added_tokens_decoder")).values()
-    tokens = [token for token in listed if isinstance(token, dict)]
+    listed = settings.get("added_tokens_decoder")
+    tokens = [token for token in listed.values() if isinstance(token, dict)] if isinstance(listed, dict) else []
     return {str(token.get("content")) for token in tokens} >= NAMED and any(
         token.get("rstrip") and token.get("special") for token in tokens
     )
