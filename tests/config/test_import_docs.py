@@ -5,19 +5,16 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import click
-import pytest
-
-from llama_runner.cli.config_import_export_cmds import EXPORTS, IMPORTS, export_, import_
+from llama_runner.cli.config_import_export_cmds import EXPORTS, IMPORTS
 from tests.config.imports import DATA, imported
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, Command
 
 TEXT = (REPOSITORY / "docs" / "config-import.md").read_text(encoding="utf-8")
-COMMANDS = sorted(set(re.findall(r"^llama-runner config (?:import|export) [^#\n]+", TEXT, re.MULTILINE)))
 
 
 def test_the_table_has_every_format() -> None:
@@ -28,12 +25,25 @@ def test_the_table_has_every_format() -> None:
     assert columns.groups() == EXPORTS
 
 
-@pytest.mark.parametrize("line", COMMANDS)
-def test_the_options_of_the_examples_exist(line: str) -> None:
-    words = shlex.split(line.partition(" -- ")[0])[2:]
-    command: click.Command = {"import": import_, "export": export_}[words[0]]
-    known = {flag for param in command.params for flag in (*param.opts, *param.secondary_opts)}
-    assert [word for word in words if word.startswith("-") and word not in known] == []
+def test_the_commands_work_one_after_the_other(tmp_path: Path, root: Path, llama_runner: Command) -> None:
+    directory = tmp_path / "cwd"
+    files = {"Modelfile": "Modelfile.mario", "llama-swap.yaml": "llama-swap.yaml", "docker-compose.yml": "compose.yaml"}
+    for name, data in files.items():
+        shutil.copy(DATA / data, directory / name)
+    for block in re.findall(r"^```bash\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE):
+        if "export" in block:
+            models = "".join(f"[models.{name}]\ndemo = true\n" for name in ("NAME", "OTHER"))
+            (directory / "llama-runner.toml").write_text(models)
+            (directory / "llama-swap.yaml").unlink()  # an export does not replace the file that was imported
+            assert llama_runner("prepare", "OTHER", "--root", root).code == 0
+        for line in block.splitlines():
+            words = shlex.split(line, comments=True)
+            assert words[0] == "llama-runner"
+            after = ("--root", str(root)) if words[1] == "prepare" or "export" in words else ()
+            done = llama_runner(*words[1:], *after)
+            assert done.code == 0, f"{line}: {done}"
+    for made in ("llama-swap.yaml", "presets.ini"):
+        assert "model.q4_k_m.gguf" in (directory / made).read_text()
 
 
 def test_the_report_that_is_shown_is_one_of_the_program() -> None:
