@@ -159,4 +159,5 @@ def fake_programs(directory: Path, root: str | None) -> Path:
             encoding="utf-8",
         )
         script.chmod(0o755)
+        Runner(root).prepare(demo=True, binaries=str(made))  # it is tried here, and not in a gateway that is measured
     return made

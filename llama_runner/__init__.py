@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from llama_runner.llama_cpp.installed_builds import Build, BuildStore
     from llama_runner.llama_cpp.newer_versions import Updates
     from llama_runner.recommend.recommendation import Recommendation
+    from llama_runner.request.check_model import CheckResult
     from llama_runner.request.lock_differences import LockDiffers
     from llama_runner.request.lock_models import LockResult
     from llama_runner.request.model_inspection import Inspection
@@ -76,6 +77,7 @@ __all__ = [
     "BuildStore",
     "CannotGenerate",
     "CannotKeep",
+    "CheckResult",
     "Client",
     "Config",
     "ConfigError",
@@ -180,6 +182,7 @@ _WHERE = {
     "llama_runner.llama_cpp.installed_builds": ("Build", "BuildStore"),
     "llama_runner.llama_cpp.newer_versions": ("Updates",),
     "llama_runner.recommend.recommendation": ("Recommendation",),
+    "llama_runner.request.check_model": ("CheckResult",),
     "llama_runner.request.lock_models": ("LockResult",),
     "llama_runner.request.lock_differences": ("LockDiffers",),
     "llama_runner.request.model_inspection": ("Inspection",),

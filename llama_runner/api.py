@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 from llama_runner.api_preparation import Maker
 from llama_runner.core.events import Noticed, Warned
 from llama_runner.core.option_values import wrong_value_error
-from llama_runner.request.graph_locations import spec_for
+from llama_runner.request.graph_output_paths import spec_for
 from llama_runner.request.result_types import Prepared
 from llama_runner.request.runner_methods import public_method
 from llama_runner.serving.launch_check import checked
@@ -165,7 +165,7 @@ class Runner(Maker):
         The file is not read. Without one, what runs for the only configuration of this root is stopped; ``UsageError``
         for several.
         """
-        from llama_runner.config.stopping import down  # noqa: PLC0415 - not on the warm path
+        from llama_runner.config.stop_servers import down  # noqa: PLC0415 - not on the warm path
 
         return down(self.servers, self._config_path(config), self._sink)
 

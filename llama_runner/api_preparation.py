@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 from llama_runner.api_management import Management
 from llama_runner.core.option_values import wrong_value_error
 from llama_runner.request.binaries_graph import programs_graph_of
-from llama_runner.request.graph_locations import forecast_of, made_of, made_programs_of, path_of, prepared_of, spec_for
+from llama_runner.request.graph_output_paths import (
+    forecast_of,
+    made_of,
+    made_programs_of,
+    path_of,
+    prepared_of,
+    spec_for,
+)
 from llama_runner.request.output_copies import check_output, copied
 from llama_runner.request.pipeline_graph import NothingToMake, graph_of
 from llama_runner.request.plan_and_execute import Preparation

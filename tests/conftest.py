@@ -67,10 +67,10 @@ KEPT = ("LLAMA_RUNNER_TEST_ROOT", "LLAMA_RUNNER_REFERENCE_PYTHON", "LLAMA_RUNNER
 
 
 @pytest.fixture(scope="session")
-def binaries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def binaries(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return a root of this run where everything that the demo model needs is made, by the real pipeline."""
     base = tmp_path_factory.getbasetemp()
-    root = root_of_the_run(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+    root = root_of_the_run(base.parent if hasattr(request.config, "workerinput") else base)
     WATCHED.update({directory: files_of(directory) for directory in (root / "bins", shared_root() / "bins")})
     yield root
     check_builds(root)
@@ -103,6 +103,10 @@ def root(tmp_path: Path, binaries: Path) -> Path:
     path = tmp_path / "a röot"
     link_builds(binaries, path)
     return path
+
+
+NO_PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+"""For a pytest in a process of its own: the plugins of all packages that are installed take more than a second."""
 
 
 class Result:

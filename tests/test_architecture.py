@@ -189,7 +189,7 @@ def test_11_20_files_are_read_through_the_one_module_that_refuses_fifos_and_devi
 
 
 MOVING = {
-    "request/find_original.py": "small files of an original that were fetched, as one directory",
+    "request/find_original.py": "files of an original that were fetched, as one directory; a model's vocabulary",
     "remote/shared_store.py": "a file that was fetched part by part, into staging",
     "system/files.py": "replaces a file by its new content",
     "system/atomic_output.py": "a file that the user asked for",
@@ -350,7 +350,7 @@ def test_the_gateway_listens_before_it_loads_the_pipeline() -> None:
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     heavy = HEAVY - {"llama_runner.gateway", "aiohttp"}
     heavy -= {"asyncio", "email", "concurrent.futures", "shutil", "_hashlib", "ssl"}  # those of aiohttp
-    pipeline = {"llama_runner.api", "llama_runner.request.pipeline_graph", "llama_runner.request.graph_locations"}
+    pipeline = {"llama_runner.api", "llama_runner.request.pipeline_graph", "llama_runner.request.graph_output_paths"}
     assert sorted(set(json.loads(done.stdout)) & (heavy | pipeline)) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import pytest
 
 from llama_runner import ServerOptions
-from tests.conftest import REPOSITORY, on_a_free_port
+from tests.conftest import NO_PLUGINS, REPOSITORY, on_a_free_port
 
 OCCUPIED = """
 import fcntl, socket, struct, subprocess, sys
@@ -38,9 +39,12 @@ def test_11_29_the_tests_of_the_command_line_pass_while_the_usual_port_is_taken(
     if not words:
         pytest.skip("needs a network namespace")
     chosen = "makes_no_sense or options_that_are_wrong or a_compiler or cannot_be_opened or a_taken_port"
-    tests = ["-q", "-n", "0", "-p", "no:cacheprovider", "tests/cli/test_bad_input.py", "-k", chosen]
+    tests = ["-q", "-p", "no:cacheprovider", "tests/cli/test_bad_input.py", "-k", chosen]
     command = [*words, sys.executable, "-c", OCCUPIED, str(ServerOptions().port), *tests]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=REPOSITORY, timeout=600)
+    environment = {**os.environ, **NO_PLUGINS}
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, cwd=REPOSITORY, env=environment, timeout=600
+    )
     assert done.returncode == 0, done.stdout
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 15  # type: ignore[index]
 

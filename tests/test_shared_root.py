@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from llama_runner.store.digest_cache import hash_tree
-from tests.conftest import REPOSITORY, programs_of
+from tests.conftest import NO_PLUGINS, REPOSITORY, programs_of
 from tests.shared_root import DamagedBuild, check_builds, link_builds, prepare_shared
 
 
@@ -82,6 +82,7 @@ def test_a_test_that_changes_what_all_tests_share_fails(tmp_path: Path) -> None:
     words: list[str | Path] = [sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", "-p", "no:cacheprovider"]
     words += [tmp_path, "--rootdir", tmp_path, "--basetemp", tmp_path / "base"]
     environment = {name: text for name, text in os.environ.items() if not name.startswith("PYTEST_")}
+    environment |= NO_PLUGINS
     done = subprocess.run(words, check=False, capture_output=True, text=True, cwd=REPOSITORY, env=environment)
     assert "3 passed, 3 errors" in done.stdout, done.stdout
     assert "while test_it.py::test_that_adopts ran, this changed, which all tests share" in done.stdout

@@ -78,7 +78,7 @@ def up(**given: Any) -> None:
 def gateway(**given: Any) -> None:
     """Serve the declared models behind one endpoint; each is prepared and loaded when it is asked for.
 
-    Speaks the APIs of OpenAI, Anthropic and Ollama. Needs the extra llama-runner[gateway].
+    Clients use the APIs of OpenAI, Anthropic or Ollama. Needs the extra llama-runner[gateway].
     """
     path = _config(given)
     runner = runner_for(given)
@@ -164,6 +164,8 @@ def _show(line: str) -> None:
             say(*(f"ready     {url}" for url in said["urls"]), f"models    {', '.join(map(printable, said['models']))}")
         case "warned" | "reload_failed":
             say(f"warning: {said.get('text') or said.get('error')}", err=True)
+            if said.get("hint"):
+                say(f"hint: {said['hint']}", err=True)
         case "load_failed" | "model_died":
             say(f"warning: {said['model']}: {said['text']}", err=True)
     sys.stdout.flush()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.config.errors import no_models_error
 from llama_runner.config.files_for_gc import remember_config
 from llama_runner.core.immutable_values import Value
-from llama_runner.request.graph_locations import forecast_of, spec_for
+from llama_runner.request.graph_output_paths import forecast_of, spec_for
 from llama_runner.request.joint_preparation import JointPreparation
 from llama_runner.request.lock_file import NAME as LOCK_FILE
 from llama_runner.request.pipeline_graph import graph_of

@@ -274,7 +274,7 @@ def _scaled(draft: ModelDraft, node: YamlNode, context: Context, flag: str) -> N
     for each in node.elements():
         path, scale = each.get("path"), each.get("scale")
         if path is None:
-            draft.skip(each.line, f"lora: {flag}", "there is no path")
+            draft.skip(each.line, f"lora: {flag}", "the path of the adapter is missing")
         else:
             fields.append(f"{context.paths().path(path.text)}:{scale.text if scale else '1'}")
     if fields:

@@ -214,7 +214,7 @@ class _File:
                 for model, parameters in each.items():
                     self._take_variant(draft, name, model, parameters)
             else:
-                draft.skip(each.line, each.shown(key), "what a client asks for counts here")
+                draft.skip(each.line, each.shown(key), "a request overrides the defaults of a model")
 
     def _take_variant(self, draft: ModelDraft, name: str, other: str, node: YamlNode) -> None:
         try:

@@ -86,7 +86,7 @@ class Context:
         free = []
         for each in names:
             if each in taken or not can_be_name(each):
-                note = "another model has this name" if each in taken else "no model can be called so"
+                note = "another model has this name" if each in taken else "not a name that a model can have"
                 self.report.add(self.lines[model], f"alias {each}", "not taken", "", note)
             else:
                 taken.add(each)

@@ -55,7 +55,7 @@ class ModelTable:
     def alias(self, line: int, text: str, name: str, note: str = "") -> None:
         """Take a name of the model. The first one may become its own; then it is no alias."""
         if not can_be_name(name) or holds_secret(name):
-            self.skip(line, text, "no model can be called so")
+            self.skip(line, text, "not a name that a model can have")
         else:
             self.aliases.append(name)
             self._add(line, text, "taken", ("aliases",), note)

@@ -107,7 +107,7 @@ def _parse(path: Path, text: bytes) -> Mapping[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
-            raise BrokenShard(path, "its header names something twice")
+            raise BrokenShard(path, "its header has two members of the same name")
         return found
 
     try:
@@ -159,7 +159,7 @@ def _check_layout(path: Path, tensors: list[Tensor], start: int, size: int) -> N
         if tensor.offset < position:
             raise BrokenShard(path, f"tensor {tensor.name} overlaps the one before it")
         if tensor.offset > position:
-            raise BrokenShard(path, f"{tensor.offset - position} bytes before tensor {tensor.name} belong to nothing")
+            raise BrokenShard(path, f"{tensor.offset - position} bytes before tensor {tensor.name} belong to no tensor")
         position = tensor.offset + tensor.nbytes
     if position != size:
-        raise BrokenShard(path, f"{size - position} bytes at the end belong to nothing")
+        raise BrokenShard(path, f"{size - position} bytes at the end belong to no tensor")

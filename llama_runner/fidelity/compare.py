@@ -15,6 +15,7 @@ from llama_runner.fidelity import known_differences as known
 from llama_runner.fidelity.conversations import Conversation, conversations_for
 from llama_runner.fidelity.difficult_lines import Line, lines_for
 from llama_runner.fidelity.llama_cpp_answers import LlamaCpp
+from llama_runner.fidelity.original import well_formed
 from llama_runner.fidelity.report import Finding, Report, shown
 from llama_runner.fidelity.vocabulary import vocabulary_findings
 from llama_runner.llama_cpp.toolchain import PASSED_ENVIRONMENT
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from llama_runner.core.step_interfaces import Workspace
-    from llama_runner.fidelity.made_file import MadeFile
     from llama_runner.fidelity.original import Original
+    from llama_runner.fidelity.vocabulary_of_gguf import MadeFile
 
 DRIVER = Path(__file__).with_name("original_driver.py")
 UNEXPLAINED_PERCENT, OTHER_NAME_PERCENT = 5, 1
@@ -47,16 +48,18 @@ def compare(
     environ: Mapping[str, str],
 ) -> Report:
     """Return what differs. ``python`` is one with ``tokenizers`` and Jinja; None: this one."""
-    lines = lines_for(original)
     template = original.template
-    conversations = [] if template is None else conversations_for(template)
-    theirs = _ask_original(original, made, lines, conversations, workspace, python, environ)
-    findings = vocabulary_findings(original, made)
+    with well_formed(original.directory):
+        lines = lines_for(original)
+        conversations = [] if template is None else conversations_for(template)
+        findings = vocabulary_findings(original, made)
+        rules, changed = known.rules_for(original, made), known.as_llama_cpp(original, made)
+    theirs = _ask_original(original, changed, lines, conversations, workspace, python, environ)
     tokens: dict[str, Any] = {}
     rendered: dict[str, Any] = {}
     with LlamaCpp(program, made, workspace) as ours:
         if (why := _not_compared(theirs, original)) is None:
-            tokens, more = _compare_tokens(original, made, lines, theirs, ours, has_findings=bool(findings))
+            tokens, more = _compare_tokens(original, made, lines, theirs, ours, rules, has_findings=bool(findings))
             findings += more + _compare_framing(theirs, ours, original)
         elif not theirs.get("prompts"):
             return Report(not_checked=why)
@@ -80,7 +83,7 @@ def _not_compared(theirs: Mapping[str, Any], original: Original) -> str | None:
 
 
 def _ask_original(
-    original: Original, made: MadeFile, lines: Sequence[Line], conversations: Sequence[Conversation],
+    original: Original, changed: dict[str, Any] | None, lines: Sequence[Line], conversations: Sequence[Conversation],
     workspace: Workspace, python: Path | None, environ: Mapping[str, str],
 ) -> dict[str, Any]:  # fmt: skip
     """Run the original's tokenizer and template in a process of their own, and return what it says."""
@@ -90,7 +93,6 @@ def _ask_original(
     if original.document is not None:
         document = folder / "tokenizer.json"
         document.write_text(json.dumps(original.document), encoding="utf-8")
-        changed = known.as_llama_cpp(original, made)
         if changed is not None:
             variants["as_llama_cpp"] = str(folder / "as_llama_cpp.json")
             (folder / "as_llama_cpp.json").write_text(json.dumps(changed), encoding="utf-8")
@@ -126,10 +128,11 @@ def _compare_tokens(
     lines: Sequence[Line],
     theirs: Mapping[str, Any],
     ours: LlamaCpp,
+    rules: Sequence[known.Rule],
     *,
     has_findings: bool,
 ) -> tuple[dict[str, Any], list[Finding]]:
-    rules, examples = known.rules_for(original, made), list[dict[str, Any]]()
+    examples = list[dict[str, Any]]()
     reasons: Counter[str] = Counter()
     classes: dict[str, Counter[str]] = {}
     explained = theirs.get("as_llama_cpp") or [None] * len(lines)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.immutable_values import Value
 
 if TYPE_CHECKING:
-    from llama_runner.fidelity.made_file import MadeFile
     from llama_runner.fidelity.original import Original
+    from llama_runner.fidelity.vocabulary_of_gguf import MadeFile
 
 Json = Mapping[str, Any]
 Steps = tuple[Json, ...]
@@ -68,29 +68,32 @@ def _newlines(steps: Steps) -> Steps:
     return (first, *steps[1:])
 
 
-_LONG_S = _respelled((_ENGLISH, _SPELLED), (r"'(?i:[sdmt]|ll|ve|re)", "'(?:[sSdDmMtT]|[lL][lL]|[vV][eE]|[rR][eE])"))
-_CASE = _respelled(
+LONG_S = _respelled((_ENGLISH, _SPELLED), (r"'(?i:[sdmt]|ll|ve|re)", "'(?:[sSdDmMtT]|[lL][lL]|[vV][eE]|[rR][eE])"))
+CASE = _respelled(
     (_UPPER, r"[\p{L}\p{M}]"), (_LOWER, r"[\p{L}\p{M}]"),
     (_UPPER[:-1] + "&&", r"[\p{L}\p{M}&&"), (_LOWER[:-1] + "&&", r"[\p{L}\p{M}&&"),
 )  # fmt: skip
-_ASCII_CASE = _respelled((_UPPER, r"[\p{L}\p{M}&&[^a-z]]"), (_LOWER, r"[\p{L}\p{M}&&[^A-Z]]"))
-_MARKS = _respelled((r"\p{L}\p{M}&&", r"\p{L}&&"), (r"\p{Lo}\p{M}", r"\p{Lo}"))
-_HAN_RANGES = _respelled((r"[\p{Han}]+", f"[{_HAN}]+"), (r"[^\p{Han}]", f"[^{_HAN}]"))
-_THOUSANDS = _respelled((r"\d{1,3}(?=(?:\d{3})*\b)", r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))"))
-_ASCII_DIGITS = _respelled((r"\d", "[0-9]"))
-_WIDE_SPACES = _respelled(("\u0800-\u4e00\uac00-\ud7ff]+", "\u0800-\u4e00\uac00-\ud7ff&&[^\\s]]+"))
+ASCII_CASE = _respelled((_UPPER, r"[\p{L}\p{M}&&[^a-z]]"), (_LOWER, r"[\p{L}\p{M}&&[^A-Z]]"))
+MARKS = _respelled((r"\p{L}\p{M}&&", r"\p{L}&&"), (r"\p{Lo}\p{M}", r"\p{Lo}"))
+HAN_RANGES = _respelled((r"[\p{Han}]+", f"[{_HAN}]+"), (r"[^\p{Han}]", f"[^{_HAN}]"))
+THOUSANDS = _respelled((r"\d{1,3}(?=(?:\d{3})*\b)", r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))"))
+ASCII_DIGITS = _respelled((r"\d", "[0-9]"))
+WIDE_SPACES = _respelled(("\u0800-\u4e00\uac00-\ud7ff]+", "\u0800-\u4e00\uac00-\ud7ff&&[^\\s]]+"))
+NEWLINES = _newlines
+DIGITS_TOGETHER = _without_digits({"type": "Digits", "individual_digits": False})
+DIGITS_AS_BYTES = _without_digits()
 _OWN: Mapping[str, tuple[Callable[[Steps], Steps], ...]] = {
-    "laguna": (_newlines,),
-    "tekken": (_ASCII_CASE, _MARKS),
-    **dict.fromkeys(("gpt-4o", "kanana2", "llama4", "minimax-m2", "talkie"), (_ASCII_CASE, _MARKS)),
-    "granite-embed-multi-97m": (_ASCII_CASE,),
-    **dict.fromkeys(("tiny_aya", "cohere2moe"), (_THOUSANDS, _CASE)),
-    "youtu": (_CASE,),
-    "kimi-k2": (_CASE, _MARKS, _HAN_RANGES),
-    "superbpe": (_ASCII_DIGITS,),
-    "deepseek-coder": (_WIDE_SPACES,),
-    "deepseek-llm": (_WIDE_SPACES, _without_digits({"type": "Digits", "individual_digits": False})),
-    "falcon": (_without_digits(),),
+    "laguna": (NEWLINES,),
+    "tekken": (ASCII_CASE, MARKS),
+    **dict.fromkeys(("gpt-4o", "kanana2", "llama4", "minimax-m2", "talkie"), (ASCII_CASE, MARKS)),
+    "granite-embed-multi-97m": (ASCII_CASE,),
+    **dict.fromkeys(("tiny_aya", "cohere2moe"), (THOUSANDS, CASE)),
+    "youtu": (CASE,),
+    "kimi-k2": (CASE, MARKS, HAN_RANGES),
+    "superbpe": (ASCII_DIGITS,),
+    "deepseek-coder": (WIDE_SPACES,),
+    "deepseek-llm": (WIDE_SPACES, DIGITS_TOGETHER),
+    "falcon": (DIGITS_AS_BYTES,),
 }
 
 
@@ -102,7 +105,7 @@ def as_llama_cpp(original: Original, made: MadeFile) -> dict[str, Any] | None:
     step = document.get("pre_tokenizer")
     is_sequence = isinstance(step, dict) and step.get("type") == "Sequence"
     steps: Steps = tuple(step["pretokenizers"]) if isinstance(step, dict) and is_sequence else ((step,) if step else ())
-    for change in (_LONG_S, *_OWN.get(made.pre_tokenizer, ())):
+    for change in (LONG_S, *_OWN.get(made.pre_tokenizer, ())):
         steps = change(steps)
     added = [{**entry, "lstrip": False, "rstrip": False} for entry in document.get("added_tokens") or ()]
     plain = set(control_texts(made)) - {str(entry["content"]) for entry in added}

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import Interrupted, ServerError, StepError
-from llama_runner.fidelity.made_file import MadeFile, write_carrier
+from llama_runner.fidelity.vocabulary_of_gguf import MadeFile, write_carrier
 from llama_runner.serving.errors import ServerDied
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, spec_of
 from llama_runner.serving.llama_server.readiness import Asked

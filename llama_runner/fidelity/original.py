@@ -5,8 +5,10 @@ The converter is not asked: what it reads wrongly is to be found. ``original_dri
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from llama_runner.convert.errors import UnreadableFile
 from llama_runner.convert.model_directory import CONFIG, ModelDirectory
 from llama_runner.convert.vocab import protobuf
 from llama_runner.convert.vocab.tokenizer_classes import FRAMING, NORMALIZER_SETTINGS, SETTING_NORMALIZER
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from llama_runner.core.errors import SourceError
 
 KINDS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 SMALL_FILES = (
@@ -84,7 +85,12 @@ class Original(Value, eq=False):
 
 def read_original(directory: Path) -> Original | None:
     """Return the tokenizer of a model directory; None without a vocabulary that is read here."""
-    source = ModelDirectory(directory)
+    with well_formed(directory):
+        return _read(ModelDirectory(directory))
+
+
+def _read(source: ModelDirectory) -> Original | None:
+    directory = source.directory
     settings = source.optional_object("tokenizer_config.json")
     named = str(settings.get("tokenizer_class") or "").removesuffix("Fast")
     document, pieces = _document(source, settings, named), None
@@ -116,14 +122,13 @@ def read_original(directory: Path) -> Original | None:
     )
 
 
-def small_files(directory: Path) -> Iterator[Path]:
-    """Yield the files of a directory that describe tokenizer and template."""
-    yield from (directory / name for name in SMALL_FILES if (directory / name).is_file())
-
-
-def unreadable(error: SourceError) -> str:
-    """Return why the original cannot be read, in one line."""
-    return str(error).partition("\n")[0]
+@contextmanager
+def well_formed(directory: Path) -> Iterator[None]:
+    """Turn errors that values of unexpected types cause into ``UnreadableFile``: they are in files of others."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise UnreadableFile(directory, f"its tokenizer has values of unexpected types ({error!r})") from error
 
 
 def _document(source: ModelDirectory, settings: Mapping[str, Any], named: str) -> dict[str, Any] | None:
@@ -187,7 +192,7 @@ def _added(
     found: dict[int, Mapping[str, Any]] = {}
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     for entry in document.get("added_tokens") or ():
-        if isinstance(entry, dict) and isinstance(entry.get("id"), int):
+        if isinstance(entry, dict) and isinstance(entry.get("id"), int) and isinstance(entry.get("content"), str):
             found[entry["id"]] = {name: value for name, value in entry.items() if name != "id"}
     told = settings.get("added_tokens_decoder")
     for number, entry in told.items() if isinstance(told, dict) else ():

@@ -9,8 +9,8 @@ from llama_runner.convert.vocab import protobuf
 from llama_runner.fidelity.report import Finding, shown
 
 if TYPE_CHECKING:
-    from llama_runner.fidelity.made_file import MadeFile
     from llama_runner.fidelity.original import Original
+    from llama_runner.fidelity.vocabulary_of_gguf import MadeFile
 
 _SPACE = "▁"
 _UNUSED = 5

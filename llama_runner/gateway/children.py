@@ -364,9 +364,9 @@ class Children:
 
 def _pipeline() -> ModuleType:
     """Return what is used of the pipeline, for a thread: loading it takes a while the first time."""
-    from llama_runner.gateway import pipeline  # noqa: PLC0415 - once the gateway listens
+    from llama_runner.gateway import pipeline_imports  # noqa: PLC0415 - as said
 
-    return pipeline
+    return pipeline_imports
 
 
 def _is_unchanged(facts: ModelFacts) -> bool:

@@ -120,5 +120,6 @@ async def _stream(
             await response.write(data)
         if not chunk:
             break
+        del chunk, data  # a thousand streams that wait for their next event keep none
     await response.write_eof()
     return response

@@ -9,7 +9,6 @@ that of the client; it is sent on to nobody.
 from __future__ import annotations
 
 import sys
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import UsageError
@@ -50,6 +49,8 @@ def tracing_from(environment: Mapping[str, str]) -> Tracing | None:
 
 
 def _provider(name: str, environment: Mapping[str, str]) -> Any:  # noqa: ANN401 - of a package that may not be there
+    from importlib.metadata import entry_points  # noqa: PLC0415 - only where it is asked for
+
     if name == "otlp":
         name = _OTLP.get(environment.get("OTEL_EXPORTER_OTLP_PROTOCOL", ""), "otlp_proto_http")
     found = next(iter(entry_points(group="opentelemetry_traces_exporter", name=name)), None)

@@ -34,6 +34,6 @@ def labels(names: Iterable[str]) -> dict[str, str]:
             raise CannotGenerate(
                 f"{other!r} and {name!r} are both called {found[name]!r} there",
                 model=name,
-                hint="rename one of them; letters, digits and dashes make the difference",
+                hint="rename one of them; only letters, digits and dashes count there",
             )
     return found

@@ -18,7 +18,7 @@ _WORDS = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false", "null")
 def check_text(text: str) -> str:
     """Return a text that a file can hold; ``CannotGenerate`` for one with NUL or what is not UTF-8."""
     if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise CannotGenerate(f"the value {text!a} has characters that no file can hold")
+        raise CannotGenerate(f"the value {text!a} has characters that no text file can have")
     return text
 
 

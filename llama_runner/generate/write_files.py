@@ -22,18 +22,18 @@ def write(files: Mapping[str, str], output: str | os.PathLike[str], *, force: bo
     """Write the files and return their paths.
 
     ``output`` is a directory if it is one, ends with a slash, or there are several files; otherwise it is the file.
-    Raises ``CannotGenerate`` before anything is written if a file is there with another content, unless ``force``.
+    Raises ``CannotGenerate`` before anything is written if a file exists with other content, unless ``force``.
     """
     path = user_path(output)
     if not can_be_path(path):
-        raise CannotGenerate(f"no file can be called {os.fspath(output)!a}", hint="name another place")
+        raise CannotGenerate(f"{os.fspath(output)!a} is not a file name", hint="name another place")
     is_directory = len(files) > 1 or path.is_dir() or os.fspath(output).endswith(("/", os.sep))
     if is_directory and path.exists() and not path.is_dir():
         raise CannotGenerate(f"{path} is a file, and there are {len(files)} files to write", hint="name a directory")
     paths = {path / name if is_directory else path: text for name, text in files.items()}
     for each, text in paths.items():
         if not force and os.path.lexists(each) and not _has(each, text):
-            raise CannotGenerate(f"{each} is there with another content", hint="--force writes over it")
+            raise CannotGenerate(f"{each} exists with other content", hint="--force replaces it")
     for each, text in paths.items():
         try:
             write_atomically(each, text.encode())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.errors import Interrupted, LlamaRunnerError, UsageError
 from llama_runner.core.events import Noticed, Sink
 from llama_runner.core.immutable_values import Value
-from llama_runner.request.graph_locations import made_of, path_of
+from llama_runner.request.graph_output_paths import made_of, path_of
 from llama_runner.request.pipeline_graph import NothingToMake, Pipeline, graph_of
 from llama_runner.request.plan_and_execute import Preparation
 from llama_runner.request.resolve_request import Request

@@ -11,6 +11,7 @@ from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.core.events import Noticed, Sink
 from llama_runner.core.immutable_values import Value
+from llama_runner.fidelity.report import Report
 from llama_runner.library.list_models import artifact_json, role_of
 from llama_runner.library.provenance import seconds_of
 from llama_runner.store import layout
@@ -112,7 +113,13 @@ def details_of(inventory: Inventory, chosen: Selection, *, kept: bool) -> Detail
 def _newest_check(records: list[Record]) -> dict[str, Any] | None:
     """Return what the newest check of a file found, with its time."""
     newest = max(records, key=lambda record: str(record.made.get("at", "")), default=None)
-    return None if newest is None else {**newest.facts, "made": newest.made.get("at")}
+    if newest is None:
+        return None
+    counts = {name: value for name, value in newest.facts.items() if type(value) is int}
+    told = Report.of_facts(newest.facts)
+    findings = [finding.to_json() for finding in told.findings]
+    about = {"summary": str(newest.facts.get("summary", "")), "not_checked": told.not_checked, "findings": findings}
+    return {**counts, **about, "made": newest.made.get("at")}
 
 
 def recipe_text(record: Record, known: dict[str, Artifact]) -> str:

@@ -26,7 +26,7 @@ from llama_runner.recommend.recommendation import (
 )
 from llama_runner.recommend.speed import machine_rates, reads_of
 from llama_runner.request.binaries_graph import programs_graph_of
-from llama_runner.request.graph_locations import programs_of
+from llama_runner.request.graph_output_paths import programs_of
 from llama_runner.request.plan_and_execute import Preparation
 from llama_runner.request.resolve_request import Request
 from llama_runner.serving.llama_server.memory_estimate import Room

@@ -17,12 +17,13 @@ from llama_runner.convert import model_card
 from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.core.events import Noticed
 from llama_runner.core.model_files import CARD, CARD_HEAD
-from llama_runner.fidelity.made_file import read_made, write_carrier
 from llama_runner.fidelity.original import SMALL_FILES
+from llama_runner.fidelity.vocabulary_of_gguf import read_made, write_carrier
 from llama_runner.sources.hub.names import looks_like_hub_name, parse
 from llama_runner.sources.hub.source import HubGguf
 from llama_runner.sources.local import LocalGguf, PlainFile
 from llama_runner.store import layout
+from llama_runner.store.errors import as_store_error
 from llama_runner.store.local_sources import LocalSource, missing_source_error
 from llama_runner.system.files import read_json, write_json
 
@@ -170,26 +171,43 @@ class _Originals:
             files = [file for file in pin.files if file.name in SMALL_FILES and file.size <= _LARGEST]
             if any(file.name in _VOCABULARIES for file in files):
                 self._sink(Noticed("original", f"{repo} at {pin.commit[:12]} is what it is compared with"))
+                self._fetch(pin, files, directory)
                 self._remember(asked, repo)
-                return self._fetch(client, pin, files, directory), repo, pin.commit
+                return directory, repo, pin.commit
             base = self.base_of(pin)
             if base is None or base == repo:
                 raise no_tokenizer_error(repo)
             repo = base
         raise no_tokenizer_error(repo)
 
-    def _fetch(self, client: HubClient, pin: Pin, files: list[RemoteFile], directory: Path) -> Path:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=self._folder) as temporary:
-            folder = Path(temporary) / "files"
-            folder.mkdir()
-            for file in files:
-                (folder / file.name).write_bytes(_part(client, pin, file, 0, file.size))
-            write_json(folder / _COMPLETE, {"repo": pin.repo, "commit": pin.commit})
-            if directory.exists():
-                shutil.rmtree(directory)
-            folder.replace(directory)
-        return directory
+    def _fetch(self, pin: Pin, files: list[RemoteFile], directory: Path) -> None:
+        from llama_runner.sources.hub.download import download_files  # noqa: PLC0415 - only for names on the Hub
+        from llama_runner.sources.hub.errors import NotFetched  # noqa: PLC0415
+
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=self._folder) as temporary:
+                folder = Path(temporary) / "files"
+                download_files(
+                    files,
+                    pin=pin,
+                    directory=folder,
+                    access=self._request.hub_access(),
+                    on_progress=lambda _done, _total: None,
+                    notice=lambda what, text: self._sink(Noticed(what, text)),
+                    cancelled=lambda: False,  # Ctrl-C comes as an exception here
+                )
+                write_json(folder / _COMPLETE, {"repo": pin.repo, "commit": pin.commit})
+                shutil.rmtree(directory, ignore_errors=True)  # of another commit
+                try:
+                    folder.replace(directory)
+                except OSError:
+                    if _commit_of(directory) is None:  # no other process was faster
+                        raise
+        except NotFetched as error:
+            raise error.reason from error
+        except OSError as error:
+            raise as_store_error(error, directory) from error
 
     def original_of(self, pin: Pin) -> str | None:
         """Return the repository that a model on the Hub was made of; asks the Hub only once."""
@@ -208,8 +226,11 @@ class _Originals:
         return None
 
     def _remember(self, name: str, repo: str) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        write_json(self._folder / f"{layout.safe_name(name)}.json", {"repo": repo})
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_json(self._folder / f"{layout.safe_name(name)}.json", {"repo": repo})
+        except OSError as error:
+            raise as_store_error(error, self._folder) from error
 
     def base_of(self, pin: Pin) -> str | None:
         """Return the repository that the model card of another one names as its base."""

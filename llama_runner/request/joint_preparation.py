@@ -12,7 +12,7 @@ from llama_runner.core.url_redaction import redacted
 from llama_runner.request.download_notices import announce
 from llama_runner.request.fallback_to_portable import falls_back
 from llama_runner.request.fits_machine_check import check_size
-from llama_runner.request.graph_locations import context_of
+from llama_runner.request.graph_output_paths import context_of
 from llama_runner.request.offline_check import check_offline
 from llama_runner.request.options import snapshot_of
 from llama_runner.request.pipeline_graph import Pipeline, graph_of

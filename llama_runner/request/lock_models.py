@@ -53,7 +53,7 @@ _NOT_KEPT = {
     *("hf_model", "gguf_path", "safetensors_dir", "demo"),  # the name says it
     *("update", "offline", "token_file"),  # about this call
     "trust_remote_code",  # consent is not stored
-    *("keep_f16", "jobs"),  # they change no bytes
+    *("keep_f16", "jobs", "check"),  # they change no bytes
 }
 KEPT = tuple(
     option.name

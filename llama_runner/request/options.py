@@ -201,7 +201,7 @@ def options_of(keywords: RunnerKeywords, quantization: str | None) -> Options:
         trust_remote_code=keywords.get("trust_remote_code", False),
         mmproj=keywords.get("mmproj", False),
         keep_f16=keywords.get("keep_f16", False),
-        check=keywords.get("check", True) and not os.environ.get(NO_CHECK),
+        check=keywords.get("check", True) and os.environ.get(NO_CHECK, "0") in ("", "0"),
     )
 
 

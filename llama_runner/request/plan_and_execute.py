@@ -17,7 +17,7 @@ from llama_runner.engine.observer import Observer
 from llama_runner.engine.plan_outcome import Outcome, skip_up_to_date
 from llama_runner.llama_cpp.build_selection import InstalledPrograms
 from llama_runner.request.fallback_to_portable import falls_back, forget_rejection_of
-from llama_runner.request.graph_locations import context_of, programs_of
+from llama_runner.request.graph_output_paths import context_of, programs_of
 from llama_runner.request.model_checks import raise_differences, with_checks
 from llama_runner.request.model_facts import check_writes
 from llama_runner.request.options import snapshot_of

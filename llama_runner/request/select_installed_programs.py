@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llama_runner.request import binaries_graph
-from llama_runner.request.graph_locations import programs_of
+from llama_runner.request.graph_output_paths import programs_of
 from llama_runner.request.plan_and_execute import Preparation
 from llama_runner.request.resolve_request import ProgramsRequest
 from llama_runner.serving.builds_in_use import open_builds

@@ -30,6 +30,9 @@ LONGEST_S = 30 * 86400.0
 
 SPARED = 50
 
+MOST = 500
+"""Number of logs of ended servers that are kept at most, however young: a gateway starts a server for each load."""
+
 _SERVERS = "run-server"
 _ASIDE = re.compile(r"\.log\.\d+$")
 
@@ -49,12 +52,17 @@ def prune(log: Path, registry: Path) -> None:
     if not log.name.startswith(_SERVERS):
         return
     used = {log.name} | logs_in_use(registry)
-    with suppress(OSError):
-        unused = [path for path in log.parent.glob(f"{_SERVERS}-*.log*") if _ASIDE.sub(".log", path.name) not in used]
-        ages = sorted((path.stat().st_mtime, path) for path in unused)
-        for written, path in ages[:-SPARED]:
-            if time.time() - written > LONGEST_S:
-                path.unlink(missing_ok=True)
+    with suppress(OSError), os.scandir(log.parent) as entries:
+        ages = sorted(
+            (entry.stat().st_mtime, entry.path)
+            for entry in entries
+            if entry.name.startswith(f"{_SERVERS}-") and ".log" in entry.name
+            if _ASIDE.sub(".log", entry.name) not in used
+        )
+        for number, (written, path) in enumerate(ages[:-SPARED]):
+            if time.time() - written > LONGEST_S or len(ages) - number > MOST:
+                with suppress(FileNotFoundError):  # another process removed it
+                    os.unlink(path)  # noqa: PTH108 - text
 
 
 class Log:

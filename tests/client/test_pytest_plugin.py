@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from llama_runner.demo import EXAMPLES, MODEL_DIRECTORY
+from tests.conftest import NO_PLUGINS
 from tests.e2e.serving import request
 
 QUESTION, ANSWER = EXAMPLES[0]
@@ -28,6 +29,7 @@ class Suite:
     def run(self, *words: str) -> str:
         """Run them and return what pytest says."""
         plugins = ["-p", "llama_runner.pytest_plugin", "-p", "no:cacheprovider", "--tb=line"]
+        plugins += ["-p", "xdist"] if "-n" in words else []
         done = subprocess.run(
             [sys.executable, "-m", "pytest", *plugins, "-W", "error", *words, "test_it.py"],
             check=False,
@@ -35,7 +37,7 @@ class Suite:
             capture_output=True,
             text=True,
             timeout=300,
-            env={**os.environ, "LLAMA_RUNNER_ROOT": str(self._root), "PYTHONDONTWRITEBYTECODE": "1"},
+            env={**os.environ, "LLAMA_RUNNER_ROOT": str(self._root), "PYTHONDONTWRITEBYTECODE": "1", **NO_PLUGINS},
         )
         return done.stdout + done.stderr
 

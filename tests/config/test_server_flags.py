@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner.config.server_flags import ServerFlag, server_flags
+from llama_runner.config.server_flags import TABLE, ServerFlag, server_flags, table_of
 from llama_runner.llama_cpp.capabilities import Capabilities, Flag, probe
 
 
@@ -15,6 +15,13 @@ def installed(binaries: Path) -> Capabilities:
     """Return what the compiled llama-server lists."""
     (directory,) = (path.parent for path in binaries.glob("bins/*/cpu-b*/llama-server"))
     return probe(directory)
+
+
+def test_the_table_is_made_from_what_the_pinned_llama_server_lists(installed: Capabilities) -> None:
+    made = table_of(installed)
+    assert TABLE.read_text(encoding="utf-8") == made, (
+        "run scripts/make_server_flags.py with the directory of the programs"
+    )
 
 
 def test_they_are_those_of_the_pinned_llama_server(installed: Capabilities) -> None:

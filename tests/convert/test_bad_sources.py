@@ -207,7 +207,7 @@ BAD: dict[str, tuple[Callable[[Path], object], type[SourceError], str]] = {
     "header is not JSON": (lambda d: write_raw(d / WEIGHTS, b"{x", b""), E.BrokenShard, "its header is not JSON"),
     "header is a list": (lambda d: write_raw(d / WEIGHTS, b"[]", b""), E.BrokenShard, "not a JSON object"),
     "header names a tensor twice": (
-        lambda d: write_raw(d / WEIGHTS, b'{"a": 1, "a": 2}', b""), E.BrokenShard, "names something twice"),
+        lambda d: write_raw(d / WEIGHTS, b'{"a": 1, "a": 2}', b""), E.BrokenShard, "two members of the same name"),
     "truncated shard": (_truncated, E.BrokenShard, "down_proj.weight ends 36 bytes beyond the end"),
     "unknown dtype": (
         _header(lambda h: h[NORM].update(dtype="Q9")), E.BrokenShard, "has the unknown dtype 'Q9'"),
@@ -219,7 +219,7 @@ BAD: dict[str, tuple[Callable[[Path], object], type[SourceError], str]] = {
     "offsets overlap": (
         _header(_overlapping),
         E.BrokenShard, "overlaps the one before it"),
-    "hole": (_header(lambda h: h.pop(QUERY)), E.BrokenShard, "belong to nothing"),
+    "hole": (_header(lambda h: h.pop(QUERY)), E.BrokenShard, "belong to no tensor"),
     "bytes after the last tensor": (_header(lambda h: h.pop(NORM)), E.BrokenShard, "64 bytes at the end belong"),
     "entry is a number": (_header(lambda h: h.update(x=3)), E.BrokenShard, "tensor x is not described by an object"),
     "wrong shape": (

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import NO_PLUGINS, REPOSITORY
 
 PARTS = ("llama_runner", "tests", "scripts", "docs")
 
@@ -30,6 +30,7 @@ def copy(tmp_path: Path) -> Path:
 def run(copy: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_RUNNER_REFERENCE")}
     environment.pop("PYTEST_XDIST_WORKER", None)
+    environment |= NO_PLUGINS
     return subprocess.run(
         [sys.executable, *words], cwd=copy, env=environment, capture_output=True, text=True, check=False, timeout=300
     )
@@ -45,7 +46,7 @@ def test_the_skeleton_of_an_architecture_passes_the_conversion_tests_of_its_fami
         checked = run(copy, "-m", "ruff", *command, "llama_runner/convert/families", "tests/convert/families")
         assert checked.returncode == 0, checked.stdout
     # the reference was not run, and one test must say so
-    tested = run(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "tests/convert/test_parity.py",
+    tested = run(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/convert/test_parity.py",
                  "tests/convert/test_families.py", "tests/convert/test_bad_families.py",
                  "-k", "xverse or XverseForCausalLM")  # fmt: skip
     failed = [line.partition(" - ")[0] for line in tested.stdout.splitlines() if line.startswith("FAILED")]

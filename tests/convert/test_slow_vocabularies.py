@@ -20,13 +20,13 @@ BAD: dict[str, tuple[Spoil, type[SourceError], str]] = {
         errors.MissingFile, "tokenizer.json is missing"),
     "a merge to a token that there is not": (
         lambda d: (d / "merges.txt").write_text("#version: 0.2\na b\nqqq zzz\n", encoding="utf-8"),
-        errors.BadVocabulary, "is not one of two known tokens to a third"),
+        errors.BadVocabulary, "does not join two known tokens to a known one"),
     "three in a line": (
         lambda d: (d / "merges.txt").write_text("#version: 0.2\na b c\n", encoding="utf-8"),
-        errors.BadVocabulary, "is not one of two known tokens to a third"),
+        errors.BadVocabulary, "does not join two known tokens to a known one"),
     "a vocabulary that is a list": (lambda d: write_json(d / "vocab.json", ["a"]), errors.UnreadableFile, "vocab.json"),
     "numbers that are texts": (
-        lambda d: write_json(d / "vocab.json", {"a": "1"}), errors.BadVocabulary, "no table of numbers"),
+        lambda d: write_json(d / "vocab.json", {"a": "1"}), errors.BadVocabulary, "is not an object of token numbers"),
 }  # fmt: skip
 
 

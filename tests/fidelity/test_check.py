@@ -270,3 +270,21 @@ def test_check_leaves_no_server_and_no_file_behind(root: Path, llama_runner: Com
     Runner(root).prepare(demo=True)
     assert not list((root / ".llama_runner" / "staging").iterdir())
     assert llama_runner("ps", "--root", root, "--json").json == []
+
+
+@pytest.mark.usefixtures("user_of_the_hub")
+def test_a_converted_model_of_the_hub_is_checked_and_its_freed_original_is_not_fetched_for_that(
+    hub: Hub, root: Path
+) -> None:
+    hub.repo("acme/base", {path.name: path for path in MODEL_DIRECTORY.iterdir()})
+    runner = Runner(root)
+    assert "check" in runner.prepare("acme/base", quantization="q8_0").ran
+    assert "check" not in runner.prepare("acme/base", quantization="q4_k_m", check=False).ran
+    plan = runner.plan("acme/base", quantization="q4_k_m").plan
+    assert [each.step.kind for each in plan.pending] == ["check"]
+    (original,) = (root / "models" / "safetensors").iterdir()
+    shutil.rmtree(original)
+    plan = runner.plan("acme/base", quantization="q4_k_m").plan
+    assert (plan.pending, "check" in [each.step.kind for each in plan.steps]) == ((), False)
+    assert runner.prepare("acme/base", quantization="q4_k_m").ran == ()
+    assert runner.prepare("acme/base", quantization="q8_0").check["identical"] > 300, "what was found stays"

@@ -17,11 +17,12 @@ from tests.conftest import REPOSITORY
 from tests.gateway.conftest import Running
 
 PAGE = (REPOSITORY / "docs" / "clients.md").read_text(encoding="utf-8")
+GATEWAY = (REPOSITORY / "docs" / "gateway.md").read_text(encoding="utf-8")
 ANSWER = EXAMPLES[0][1]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+def blocks(language: str, page: str = PAGE) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
 
 
 def at(gateway: Running, text: str) -> str:
@@ -54,8 +55,14 @@ def test_the_example_in_javascript_prints_the_answer(ollama_gateway: Running, ol
     assert done.stdout.strip() == ANSWER, done.stderr
 
 
+def test_the_command_that_the_page_about_the_gateway_begins_with_is_answered(ollama_gateway: Running) -> None:
+    [command] = [line for line in GATEWAY.splitlines() if line.startswith("curl ")]
+    done = subprocess.run(["sh", "-c", at(ollama_gateway, command)], check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout)["choices"]
+
+
 def test_the_configurations_can_be_read(tmp_path: Path) -> None:
-    for number, text in enumerate(blocks("toml")):
+    for number, text in enumerate([*blocks("toml"), *blocks("toml", GATEWAY)]):
         path = tmp_path / f"{number}.toml"
         path.write_text(text, encoding="utf-8")
         assert Config.load(path).gateway

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
 
+import pytest
+from aiohttp import web
+
+from llama_runner import Runner
 from llama_runner.gateway import scheduler_state as state
 from llama_runner.gateway.errors import QueueFull
 from llama_runner.gateway.event_log import EventLog
+from llama_runner.gateway.gateway import Gateway
+from llama_runner.gateway.http_application import Application, Settings
+from llama_runner.gateway.served_models import Catalogue
 
 
 def test_a_slow_reader_misses_what_was_forgotten_and_learns_how_much() -> None:
@@ -74,5 +83,36 @@ def test_a_reader_waits_until_something_happens_or_the_time_is_over() -> None:
         await asyncio.sleep(0)
         log.close()
         assert await waiting
+
+    asyncio.run(run())
+
+
+@pytest.mark.filterwarnings("ignore::aiohttp.web.NotAppKeyWarning")
+def test_a_reader_that_takes_nothing_costs_no_memory_and_is_told_what_it_lost(tmp_path: Path) -> None:
+    async def run() -> None:
+        gateway = Gateway(tmp_path, lambda: Runner(tmp_path), Catalogue())
+        server = web.AppRunner(Application(gateway, Settings()).web, shutdown_timeout=1.0)
+        await server.setup()
+        site = web.TCPSite(server, "127.0.0.1", 0)
+        await site.start()
+        [(host, port)] = server.addresses
+        reader, writer = await asyncio.open_connection(host, port, limit=1 << 10)
+        writer.write(b"GET /api/v1/events?types=job HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await reader.readuntil(b"retry: 2000")
+        for number in range(4000):
+            gateway.events.add("job", {"job": "x" * 10_000, "number": number})
+            await asyncio.sleep(0)
+        kept, _ = gateway.events.after(0)
+        assert len(kept) == 2048
+        seen = b""
+        while b'"missed": ' not in seen:
+            chunk = await reader.read(1 << 16)
+            assert chunk
+            seen = seen[-100:] + chunk
+        assert int(re.findall(rb'"missed": (\d+)', seen + await reader.read(100))[0]) > 0
+        writer.close()
+        gateway.start()
+        await gateway.close(0.0)
+        await server.cleanup()
 
     asyncio.run(run())

@@ -286,11 +286,15 @@ def test_what_is_not_downloaded_on_a_first_request_is_an_error_of_its_protocol(
         for path in ("/v1/chat/completions", "/v1/messages"):
             found, answer = gateway.post(path, {"model": name, **chat})
             assert (found, "not found" in answer["error"]["message"]) == (status, True)
-    for name, text in (("acme/demo-GGUF:Q4_K_M", "more than the limit of 1000 B"), ("acme/gone:Q4_K_M", "acme/gone")):
+    for name, status, text in (
+        ("acme/demo-GGUF:Q4_K_M", 400, "more than the limit of 1000 B"),
+        ("acme/gone:Q4_K_M", 404, "acme/gone"),
+    ):
         answers = [
             httpx.post(gateway.url + path, json={"model": name, **chat}, timeout=60)
             for path in ("/v1/chat/completions", "/v1/messages")
         ]
+        assert [answer.status_code for answer in answers] == [status] * 2
         openai, anthropic = (answer.json() for answer in answers)
         assert text in openai["error"]["message"]
         assert openai["error"]["code"]

@@ -168,6 +168,21 @@ def test_logs_of_servers_that_ended_long_ago_go_away(stage: Stage, monkeypatch: 
     assert {path.name for path in stage.log.parent.iterdir()} == {*names[2:], stage.log.name}
 
 
+def test_no_more_logs_of_ended_servers_are_kept_than_the_maximum(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_log, "SPARED", 1)
+    monkeypatch.setattr(server_log, "MOST", 3)
+    stage.log.parent.mkdir()
+    for number in range(6):
+        path = stage.log.parent / f"run-server-{number}.log"
+        path.touch()
+        os.utime(path, (time.time() - 100 + number,) * 2)
+    stage.ready().stop()
+    assert {path.name for path in stage.log.parent.iterdir()} == {
+        stage.log.name,
+        *(f"run-server-{number}.log" for number in (3, 4, 5)),
+    }
+
+
 def test_11_17_the_quiet_log_of_a_server_that_runs_is_not_removed(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

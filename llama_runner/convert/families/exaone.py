@@ -51,7 +51,7 @@ def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
     count, pattern = values["num_hidden_layers"], values["sliding_window_pattern"]
     if values["layer_types"] is None and type(count) is int:
         if values["sliding_window"] is None or type(pattern) is not int or pattern <= 0:
-            raise BadHyperparameter("layer_types", "is missing, and nothing says which layers slide")
+            raise BadHyperparameter("layer_types", "is missing; it says which layers have a sliding window")
         kinds = ("sliding_attention" if number % pattern else "full_attention" for number in range(1, count + 1))
         values["layer_types"] = list(kinds)
     return values

@@ -95,7 +95,7 @@ def check_merges(tokenizer: Tokenizer) -> None:
     for merge in tokenizer.model.get("merges") or []:
         parts = merge.split(" ") if isinstance(merge, str) else merge
         if len(parts) != 2 or any(part not in tokenizer.base for part in (*parts, "".join(parts))):  # noqa: PLR2004
-            raise BadVocabulary(f"the merge {merge!r} is not one of two known tokens to a third")
+            raise BadVocabulary(f"the merge {merge!r} does not join two known tokens to a known one")
 
 
 def collect(tokenizer: Tokenizer, config: Config) -> tuple[list[str], list[int]]:

@@ -1,17 +1,16 @@
 """Writes special tokens, merges, chat templates and the normalizer, which come last in every vocabulary.
 
 Gives what ``gguf.SpecialVocab`` of llama.cpp's own tree gives; the gguf package on the index is older and
-neither reads the normalizer nor finds BOS and CLS in the same way, so nothing is taken from it. Several
-named chat templates are listed in the order of the model's file, where the official script has them in the
-random order of a Python set.
+neither reads the normalizer nor finds BOS and CLS in the same way, so nothing is taken from it.
 """
 
 from __future__ import annotations
 
-from string import ascii_letters, digits
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.errors import BadVocabulary
+from llama_runner.convert.vocab.chat_template import find_template, write_templates
+from llama_runner.convert.vocab.merges import read_merges
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +30,6 @@ KEYS = {
     "eom": "eom_token_id",
 }
 FLAGS = ("bos", "eos", "sep")  # the kinds for which GGUF knows whether to add them
-NAME_CHARACTERS = frozenset(ascii_letters + digits)
 
 
 def write(
@@ -52,14 +50,14 @@ def write(
     for kind, number in (preset or {}).items():
         found.set(kind, number)
     if merges:
-        values.strings("tokenizer.ggml.merges", _merges(source))
+        values.strings("tokenizer.ggml.merges", read_merges(source))
     for kind, number in found.numbers.items():
         if kind in KEYS:
             values.uint32(f"tokenizer.ggml.{KEYS[kind]}", number)
     for kind, flag in found.flags.items():
         if kind in FLAGS:
             values.boolean(f"tokenizer.ggml.add_{kind}_token", flag)
-    _write_templates(values, found.template)
+    write_templates(values, found.template)
     found_normalizer = normalizer or source.optional_object("tokenizer.json").get("normalizer")
     options = dict(_normalizer(found_normalizer))
     for key in ("lowercase", "strip_accents"):
@@ -94,7 +92,7 @@ class _Special:
         if tokenizer:
             self._read_processors(tokenizer)
         if self.settings:
-            self.template = _template(source, self.settings)
+            self.template = find_template(source, self.settings)
             self._read_settings(_items(tokenizer.get("added_tokens")))
         config = source.config
         text = config.get("text_config")
@@ -213,62 +211,6 @@ class _Special:
 
 def _sequence(entry: Mapping[str, Any]) -> Any:  # noqa: ANN401 - JSON is anything
     return (entry.get("Sequence") or {}).get("id")
-
-
-def _template(source: ModelDirectory, settings: Mapping[str, Any]) -> str | list[Any] | None:
-    """Return the chat template or templates; tokenizer_config.json precedes separate files."""
-    separate: Any = None
-    if source.has("chat_template.jinja"):
-        separate = source.text("chat_template.jinja")
-        others = sorted(source.path("additional_chat_templates").glob("*.jinja"))
-        if others:
-            named = [{"name": path.stem, "template": source.text(f"{path.parent.name}/{path.name}")} for path in others]
-            separate = [{"name": "default", "template": separate}, *named]
-    elif source.has("chat_template.json"):
-        separate = source.optional_object("chat_template.json").get("chat_template")
-    template = settings.get("chat_template", separate)
-    return template if isinstance(template, str | list) else None
-
-
-def _write_templates(values: KeyValues, template: str | list[Any] | None) -> None:
-    if isinstance(template, list):
-        default, names = None, []
-        for choice in _items(template):
-            name = "".join(c if c in NAME_CHARACTERS else "_" for c in str(choice.get("name", "")))
-            text = choice.get("template")
-            if not name or not isinstance(text, str):
-                continue
-            if name == "default":
-                default = text
-                continue
-            if name not in names:
-                names.append(name)
-            values.string(f"tokenizer.chat_template.{name}", text)
-        values.strings("tokenizer.chat_templates", names)
-        template = default
-    if template is not None:
-        values.string("tokenizer.chat_template", template)
-
-
-def _merges(source: ModelDirectory) -> list[str]:
-    merges = (source.optional_object("tokenizer.json").get("model") or {}).get("merges")
-    if not isinstance(merges, list) or not merges:
-        return _merges_file(source)
-    if all(isinstance(merge, str) for merge in merges):
-        return merges
-    try:  # pairs, so that a part may hold a space; here it stands as byte-level BPE writes it
-        return [f"{a.replace(' ', 'Ġ')} {b.replace(' ', 'Ġ')}" for a, b in merges]
-    except (TypeError, ValueError, AttributeError) as error:
-        raise BadVocabulary("the merges in tokenizer.json are neither texts nor pairs of texts") from error
-
-
-def _merges_file(source: ModelDirectory) -> list[str]:
-    if not source.has("merges.txt"):
-        return []
-    lines = source.text("merges.txt").split("\n")
-    if lines[0].strip().startswith("#"):
-        del lines[0]
-    return [" ".join(parts) for line in lines if len(parts := line.split(None, 3)) == 2]  # noqa: PLR2004 - a pair
 
 
 def _normalizer(normalizer: object) -> Iterator[tuple[str, object]]:

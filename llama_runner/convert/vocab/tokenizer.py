@@ -147,9 +147,11 @@ def _base(model: Mapping[str, Any]) -> dict[str, int]:
     if kind == "Unigram":  # pieces with scores, in the order of their numbers
         vocabulary = {piece: number for number, (piece, _) in enumerate(vocabulary)}
     if not isinstance(vocabulary, dict) or not all(type(n) is int and n >= 0 for n in vocabulary.values()):
-        raise BadVocabulary("tokenizer.json has a vocabulary that is no table of numbers")
+        raise BadVocabulary("the vocabulary in tokenizer.json is not an object of token numbers")
     if len(set(vocabulary.values())) < len(vocabulary):
-        raise BadVocabulary("tokenizer.json gives two tokens the same number")
+        seen: dict[int, str] = {}
+        one, other = next((seen[n], text) for text, n in vocabulary.items() if seen.setdefault(n, text) != text)
+        raise BadVocabulary(f"tokenizer.json gives {one!r} and {other!r} the same number {vocabulary[one]}")
     return vocabulary
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llama_runner.gateway.model_description import facts_of
-from llama_runner.request.graph_locations import spec_for
+from llama_runner.request.graph_output_paths import spec_for
 from llama_runner.serving.client_for_model import NOT_SHARED
 from llama_runner.serving.llama_server.memory_check import Memory, private_bytes, resident_bytes
 from llama_runner.store import layout
