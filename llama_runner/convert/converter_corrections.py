@@ -39,6 +39,8 @@ class Correction(Value):
     """Files that must be absent."""
     unless: tuple[str, str] | None = None
     """A file and a regular expression: not concerned if the expression matches within the first ``HEAD`` bytes."""
+    only: tuple[str, str] | None = None
+    """The same, for models that are concerned only if it matches. Expressions that begin with a text are fast."""
 
     def concerns(self, family: str, directory: Path, has: Callable[[str], bool]) -> bool:
         """Return whether it concerns the model in a directory; ``family`` is its value in ``ARCHITECTURES``."""
@@ -46,6 +48,7 @@ class Correction(Value):
             (not self.families or family in self.families or family.partition(".")[0] in self.families)
             and all(map(has, self.has))
             and not any(map(has, self.lacks))
+            and (self.only is None or _matches(directory / self.only[0], self.only[1]))
             and not (self.unless is not None and _matches(directory / self.unless[0], self.unless[1]))
         )
 
@@ -96,25 +99,29 @@ CORRECTIONS: tuple[Correction, ...] = (
         families=_LIKE_LLAMA,
         has=("tokenizer.json", "tokenizer_config.json"),
         lacks=("tokenizer.model",),
-        unless=("tokenizer_config.json", r'(?s)^(?!.*"backend"\s*:)|"TokenizersBackend"'),
+        only=("tokenizer_config.json", r'"backend"\s*:'),
+        unless=("tokenizer_config.json", '"TokenizersBackend"'),
+    ),
+    Correction(
+        "the rotated part of a GPT-NeoX that transformers 5 saved was taken to be a quarter",
+        families=("gptneox",),
+        only=("config.json", '"rope_parameters"'),
+        unless=("config.json", '"rotary_pct"'),
     ),
     Correction(
         "llama.cpp did not drop the space after special tokens of Phi 3, since it looks for another name",
         families=("phi.PHI3", "phi.PHIMOE"),
         has=("tokenizer.model", "tokenizer_config.json"),
-        unless=("tokenizer_config.json", r'(?s)^(?!.*"rstrip"\s*:\s*true)|"GPT2Tokenizer"'),
+        only=("tokenizer_config.json", r'"rstrip"\s*:\s*true'),
+        unless=("tokenizer_config.json", '"GPT2Tokenizer"'),
     ),
     Correction(
         "a Llama 3 tokenizer without BOS whose hash is that of smaug-bpe lost ignore_merges",
         families=_LIKE_LLAMA,
         has=("tokenizer.json",),
         lacks=("tokenizer.model",),
-        unless=("tokenizer.json", r'(?s)^(?!.*"ignore_merges"\s*:\s*true)|"TemplateProcessing"'),
-    ),
-    Correction(
-        "the rotated part of a GPT-NeoX that transformers 5 saved was taken to be a quarter",
-        families=("gptneox",),
-        unless=("config.json", r'(?s)^(?!.*"rope_parameters").*$|"rotary_pct"'),
+        only=("tokenizer.json", r'"ignore_merges"\s*:\s*true'),
+        unless=("tokenizer.json", '"TemplateProcessing"'),
     ),
 )
 """All corrections since the first version, the oldest first."""

@@ -110,6 +110,9 @@ def test_11_26_a_model_on_the_hub_has_the_revision_of_its_files(
         (Correction("", unless=("config.json", "LlamaForCausalLM")), False),
         (Correction("", unless=("config.json", "MistralForCausalLM")), True),
         (Correction("", unless=("absent.json", "")), True),
+        (Correction("", only=("config.json", "LlamaForCausalLM")), True),
+        (Correction("", only=("config.json", "MistralForCausalLM")), False),
+        (Correction("", only=("absent.json", "")), False),
     ],
 )
 def test_11_26_the_conditions_of_a_correction(
