@@ -1,7 +1,7 @@
 """What llama.cpp does otherwise than the tokenizers library, as changes to tokenizer.json and as rules for a line.
 
 With the changes for a pre-tokenizer made, the library gives llama.cpp's numbers: a line that differs, and does not with
-them, differs for these reasons. src/llama-vocab.cpp and src/unicode.cpp of llama.cpp b10605 have them;
+them, differs for these reasons. src/llama-vocab.cpp and src/unicode.cpp of the pinned llama.cpp have them;
 docs/pre-tokenizers.md lists them.
 """
 

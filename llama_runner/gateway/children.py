@@ -202,18 +202,24 @@ class Children:
         cache = self._cache_for(model.name)
         began = time.monotonic()
 
-        def launch() -> Server:
+        def launch() -> Child:
             if model.name not in self._prepared:  # after a failed start it is looked at anew
                 self._prepare(model)
-            return self._runner().launch(
-                self._prepared[model.name].prepared,
+            made = self._prepared[model.name]
+            server = self._runner().launch(
+                made.prepared,
                 server=self._options(model, cache),
                 cancelled=lambda: (model.name, instance) in self._stopping,
                 about=_pipeline().NOT_SHARED,
             )
+            try:
+                return self._child(server, instance, made, time.monotonic() - began)
+            except BaseException:
+                server.stop()
+                raise
 
         try:
-            server = await self._thread(launch)
+            child: Child = await self._thread(launch)
         except Exception as error:  # noqa: BLE001 - the scheduler decides what comes of it
             self._caches.pop(model.name, None)
             if isinstance(log := getattr(error, "log", None), str):
@@ -226,11 +232,10 @@ class Children:
                 self._tell(state.LoadFailed(model.name, instance, _failure(error)))
             return
         if (model.name, instance) in self._stopping:  # it became ready while it was to be stopped
-            await self._end(server, model.name, instance)
+            await self._end(child.server, model.name, instance)
             return
-        child = self._child(server, instance, self._prepared[model.name], time.monotonic() - began)
         self.ready[model.name] = child
-        self.logs[model.name] = server.log
+        self.logs[model.name] = child.server.log
         watcher = asyncio.ensure_future(self._watch(child, model.name))
         self._watchers.add(watcher)
         watcher.add_done_callback(self._watchers.discard)

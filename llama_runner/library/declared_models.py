@@ -62,7 +62,7 @@ def pulled_by_clients(private: Path) -> dict[str, str]:
     try:
         pulled = read_json(path, _LARGEST)["pulled"]
         return {str(name): str(source) for name, source in pulled.items()}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         hint = "models that clients of the gateway pulled are kept there; remove the file to do without"

@@ -263,7 +263,7 @@ def test_a_start_with_a_declared_name_loads_what_reads_the_file_and_nothing_that
             "layers",
             "table_types",
             "presets",
-            "reader",
+            "read_config_file",
             "toml",
             "files_for_gc",
             "value_types",

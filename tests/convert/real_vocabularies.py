@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,6 +19,7 @@ from filelock import FileLock
 from llama_runner.convert.vocab import protobuf
 from llama_runner.convert.vocab.token_types import CONTROL, UNKNOWN
 from tests.conftest import shared_root
+from tests.convert.checkpoints import llama, write_json
 
 SECONDS = 300
 # Archive: the command that fetches it into the working directory, and its SHA-256.
@@ -123,3 +125,13 @@ def as_tokenizer_json(pieces: list[tuple[str, float, int]], *, prefix: bool = Tr
             "unk_token": "<unk>",
         },
     }  # fmt: skip
+
+
+def llama_model(folder: Path, files: Mapping[str, Any], **changes: Any) -> Path:
+    """A Llama with that tokenizer and without tokenizer.model."""
+    size = changes.pop("vocab_size", len(files["tokenizer.json"]["model"]["vocab"]))
+    shape = {"hidden_size": 8, "num_attention_heads": 2, "num_key_value_heads": 2, "num_hidden_layers": 1}
+    directory = llama(folder / "model", tokenizer="", vocab_size=size, **{**shape, **changes})
+    for name, content in files.items():
+        write_json(directory / name, content)
+    return directory

@@ -34,16 +34,7 @@ Different = Callable[..., list[str]]
 PIECES = protobuf.read(DATA / "tokenizers" / "spm" / "tokenizer.model").pieces
 GGML = "tokenizer.ggml."
 SPACE = real.SPACE
-
-
-def model(folder: Path, files: Files, **changes: Any) -> Path:
-    """A Llama with that tokenizer and without tokenizer.model."""
-    size = changes.pop("vocab_size", len(files["tokenizer.json"]["model"]["vocab"]))
-    shape = {"hidden_size": 8, "num_attention_heads": 2, "num_key_value_heads": 2, "num_hidden_layers": 1}
-    directory = llama(folder / "model", tokenizer="", vocab_size=size, **{**shape, **changes})
-    for name, content in files.items():
-        write_json(directory / name, content)
-    return directory
+model = real.llama_model
 
 
 def changed(files: Files, **document: Any) -> Files:

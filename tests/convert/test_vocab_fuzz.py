@@ -54,7 +54,7 @@ def test_two_tokens_of_one_number_are_refused(tmp_path: Path) -> None:
     first, second, *_ = document["model"]["vocab"]
     document["model"]["vocab"][second] = document["model"]["vocab"][first]
     write_json(directory / "tokenizer.json", document)
-    with pytest.raises(BadVocabulary, match="two tokens the same number"):
+    with pytest.raises(BadVocabulary, match="the same number"):
         describe(directory)
 
 

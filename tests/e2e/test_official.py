@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,8 +13,6 @@ import pytest
 from safetensors.numpy import save_file
 
 from llama_runner.demo import MODEL_DIRECTORY
-from llama_runner.system.hardware import platform_tag
-from tests.conftest import MODULE, shared_root
 from tests.e2e.serving import Running, request
 
 if TYPE_CHECKING:
@@ -27,43 +24,12 @@ CODE = "open({marker!r}, 'w').close()\nraise SystemExit('the code of the model w
 
 
 @pytest.fixture(scope="module")
-def environment() -> Path:
-    """Return the environment of the official converter, where one was made: see scripts/reference_env.py."""
-    found = sorted((shared_root() / "vendor").glob(f"converter-cpython-*-{platform_tag()}"))
-    made = [path for path in found if (path / "bin" / "python").exists()]
-    if not made:
-        pytest.skip("there is no environment of the official converter")
-    return made[-1]
-
-
-@pytest.fixture(scope="module")
 def unknown(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a directory of tiny random models that are not converted here."""
     folder = tmp_path_factory.mktemp("unknown")
     argv: list[str | Path] = [environment / "bin" / "python", "-I", "-B", DATA / "make_unknown.py", folder]
     subprocess.run(argv, check=True, capture_output=True, env={"PATH": "", "HF_HUB_OFFLINE": "1"})
     return folder
-
-
-@pytest.fixture(scope="module")
-def vendor(environment: Path, binaries: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a directory with the converter's tree, unpacked by what is tested here, and its environment."""
-    root = tmp_path_factory.mktemp("official")
-    shutil.copytree(
-        binaries / "vendor", root / "vendor", copy_function=os.link, ignore=shutil.ignore_patterns("converter-*")
-    )
-    (root / "vendor" / environment.name).symlink_to(environment)
-    words = ("convert", "--demo", "--converter", "official", "--root", root)
-    subprocess.run([*MODULE, *words], check=True, capture_output=True)
-    return root / "vendor"
-
-
-@pytest.fixture
-def root(root: Path, environment: Path, vendor: Path) -> Path:
-    """Return a root that also has the converter's tree, as hard links, and its environment."""
-    shutil.copytree(vendor, root / "vendor", copy_function=os.link, ignore=shutil.ignore_patterns("converter-*"))
-    (root / "vendor" / environment.name).symlink_to((vendor / environment.name).resolve())
-    return root
 
 
 def answers(url: str) -> bool:

@@ -17,7 +17,7 @@ from llama_runner.convert.safetensors import read_shard
 from llama_runner.demo import MODEL_DIRECTORY
 from tests.conftest import Command, says
 from tests.convert.checkpoints import edit_json
-from tests.e2e.test_official import environment, root, vendor
+from tests.e2e.official_environment import environment, root, vendor
 
 __all__ = ["environment", "root", "vendor"]
 

@@ -11,7 +11,7 @@ import pytest
 from llama_runner import Runner
 from llama_runner.convert import convert
 from tests.convert import real_vocabularies as real
-from tests.convert.test_same_tokens import model
+from tests.convert.real_vocabularies import llama_model as model
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("tokenizers")
