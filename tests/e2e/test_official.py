@@ -13,11 +13,14 @@ import pytest
 from safetensors.numpy import save_file
 
 from llama_runner.demo import MODEL_DIRECTORY
+from tests.e2e.official_environment import environment, root, vendor
 from tests.e2e.serving import Running, request
 
 if TYPE_CHECKING:
     from tests.conftest import Command
     from tests.fakehub.hub import Hub
+
+__all__ = ["environment", "root", "vendor"]
 
 DATA = Path(__file__).parents[1] / "data" / "convert"
 CODE = "open({marker!r}, 'w').close()\nraise SystemExit('the code of the model was run')\n"
