@@ -1,11 +1,13 @@
 """What building costs: llama.cpp's documented commands against ours; cold, with a warm compiler cache, interrupted.
 
     python benchmarks/build.py --tree DIR [--only documented,ours,cached,interrupted,each] [--jobs N] [--cache DIR]
+    python benchmarks/build.py --tree DIR --only each --measures all_measures,without_measuring_programs
 
 ``--tree`` is the pinned source tree, unpacked (``vendor/llama.cpp-b…`` of any root); it is copied first. Prints one
 JSON document. CPU seconds are user and system time of all processes; the documented build, and ours where it is cold,
 use no compiler cache. ``interrupted`` is ended with Ctrl-C at half of its objects and run again; its second part is
-compared with ``ours``. ``each`` takes one measure away at a time, which is a whole build for each.
+compared with ``ours``. ``each`` takes one measure away at a time, or adds one, which is a whole build for each, and
+says what the objects of ours cost; ``--measures`` names some of them.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from llama_runner.llama_cpp.toolchain import PASSED_ENVIRONMENT, find_toolchain,
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-GOALS = {"ours": 0.45, "cached": 0.10, "interrupted": 0.55}
+GOALS = {"ours": 0.36, "cached": 0.10, "interrupted": 0.55}
 """CPU time at most: of the documented build, of the documented build, of a whole build of ours."""
 
 PARTS = ("documented", "ours", "cached", "interrupted")
@@ -47,7 +49,7 @@ from llama_runner.engine.executor import Executor
 from llama_runner.engine.observer import Observer
 from llama_runner.store.artifacts import Store
 from llama_runner.request import binaries_graph
-from llama_runner.request.program_facts import Wanted, find_program_facts
+from llama_runner.request.choose_binaries import BinariesOptions, find_program_facts
 from llama_runner.store.local_sources import LocalSources
 from llama_runner.llama_cpp.source_tree import open_tree
 
@@ -61,15 +63,23 @@ def on_event(event):
             shutil.copy(log, root / "ninja_log")
 
 store = Store(root, on_event)
-wanted = Wanted(device="cpu", jobs=jobs)
+wanted = BinariesOptions(device="cpu", jobs=jobs)
 facts = find_program_facts(wanted, environment=os.environ, store=store)
 step = binaries_graph.build(wanted, facts).node.replace(tree=open_tree(tree))
 observer = Observer(store, LocalSources(store, remember=False, inspect=lambda _: None))
 Executor(store, observer, on_event, lock_timeout=10).execute(observer.plan([step], Snapshot()))
 """
 
+FIRST = ("llama-server", "llama-quantize", "llama-fit-params")
+"""The programs that the first answer takes: the demo model is quantized, and its memory is asked about."""
+
+LATE = "--param=ggc-min-heapsize=524288"
+"""GCC collects its garbage from a heap of 1 GiB on, instead of 256 MiB."""
+
 MEASURES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "all_measures": ((), cmake.TARGETS),
+    "without_measuring_programs": ((), FIRST),
+    "with_late_garbage_collection": ((f"-DCMAKE_C_FLAGS={LATE}", f"-DCMAKE_CXX_FLAGS={LATE}"), cmake.TARGETS),
     "without_unity": (("-DCMAKE_UNITY_BUILD=OFF",), cmake.TARGETS),
     "with_warnings": (("-DLLAMA_ALL_WARNINGS=ON",), cmake.TARGETS),
     "with_every_target": (
@@ -157,17 +167,41 @@ def costliest(log: Path, count: int = 12) -> dict[str, float]:
     return {"all": round(sum(seconds.values()), 1), **{name: round(seconds[name], 1) for name in first}}
 
 
-def each(tree: Path, folder: Path, jobs: int) -> dict[str, Any]:
-    """Configure and build directly, with one measure less each time."""
-    toolchain, found = find_toolchain(os.environ), {}
+LAUNCHER = """
+import os, subprocess, sys
+child = subprocess.Popen(sys.argv[2:])
+_, status, used = os.wait4(child.pid, 0)
+made = sys.argv[sys.argv.index("-o") + 1] if "-o" in sys.argv else "?"
+with open(sys.argv[1], "a") as log:
+    log.write(f"{used.ru_utime + used.ru_stime:.2f}\\t{used.ru_maxrss}\\t{made}\\n")
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+"""Runs a compiler, and writes down its CPU seconds, its memory in KiB and its object."""
+
+
+def objects(log: Path, count: int = 40) -> dict[str, tuple[float, int]]:
+    """Return the CPU seconds and MiB of the objects that cost most, and of all: their sum, their maximum."""
+    lines = [line.split("\t") for line in log.read_text(encoding="utf-8").splitlines()]
+    cost = {made: (float(seconds), int(memory) >> 10) for seconds, memory, made in lines if made.endswith(".o")}
+    first = sorted(cost, key=lambda made: -cost[made][0])[:count]
+    whole = (round(sum(seconds for seconds, _ in cost.values()), 1), max(memory for _, memory in cost.values()))
+    return {"all": whole, **{made: cost[made] for made in first}}
+
+
+def each(tree: Path, folder: Path, jobs: int, names: list[str]) -> dict[str, Any]:
+    """Configure and build directly, with one measure less or more each time."""
+    toolchain, found = find_toolchain(os.environ), dict[str, Any]()
     compilers = [("CMAKE_C_COMPILER", toolchain.c.path), ("CMAKE_CXX_COMPILER", toolchain.cxx.path)]
-    for name, (options, targets) in MEASURES.items():
-        build = folder / name
-        given = (*cmake.definitions(backend="cpu", build=1, commit="unknown"), *options)
+    (folder / "launcher.py").write_text(LAUNCHER, encoding="utf-8")
+    for name in names:
+        (options, targets), build, log = MEASURES[name], folder / name, folder / f"{name}.log"
+        launcher = f"{sys.executable};-I;-S;{folder / 'launcher.py'};{log}"
+        launchers = [f"-DCMAKE_{language}_COMPILER_LAUNCHER={launcher}" for language in ("C", "CXX")]
+        given = (*cmake.definitions(backend="cpu", build=1, commit="unknown"), *options, *launchers)
         configure = cmake.configure_command(tool_path("cmake"), tool_path("ninja"), tree, build, compilers, given)
         first = measured(configure, env=clean())
         second = measured([tool_path("ninja"), "-C", build, "-j", str(jobs), *targets], env=clean())
-        found[name] = {key: round(first[key] + second[key], 1) for key in first}
+        found[name] = {key: round(first[key] + second[key], 1) for key in first} | {"objects": objects(log)}
         shutil.rmtree(build)
     return found
 
@@ -177,6 +211,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tree", type=Path, required=True)
     parser.add_argument("--only", default=",".join(PARTS))
+    parser.add_argument("--measures", default=",".join(MEASURES), help="what each builds")
     parser.add_argument("--cache", type=Path, help="directory of the compiler cache, to keep it")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     options = parser.parse_args()
@@ -205,7 +240,7 @@ def main() -> None:
             result["interrupted"] = ours(tree, root, jobs, clean())
             built.append(programs(root))
         if "each" in parts:
-            result["each"] = each(tree, folder, jobs)
+            result["each"] = each(tree, folder, jobs, options.measures.split(","))
         result["identical"] = all(other == built[0] for other in built)
     for part, whole in (("ours", "documented"), ("cached", "documented"), ("interrupted", "ours")):
         if part in result and whole in result:

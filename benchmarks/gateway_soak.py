@@ -51,7 +51,7 @@ def main() -> int:
         "memory": last["resident_kb"] - early["resident_kb"] <= GROWTH_KB,
         "files": last["files"] <= early["files"] + 2,
         "threads": last["threads"] <= early["threads"] + 2,
-        "processes": last["processes"] == 0,
+        "processes": last["processes"] <= 1,  # the one that waits to become the next server
     }
     told: dict[str, Any] = {"benchmark": "gateway_soak", "seconds": given.seconds, "seed": given.seed}
     print(json.dumps({**told, **soak.report(), "early": early, "goals": met}, indent=1))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 FAKE = Path(__file__).parents[1] / "tests" / "serving" / "fake_llama_server.py"
 _MIB = 1 << 20
+_WAITS = "--api-key-file"
 _OF_A_CHILD = ("--alias", "--host", "--port", "--cache-ram")
 """Options of a process of the gateway that the other servers get in their own way."""
 
@@ -106,7 +107,10 @@ class Gateway(Target):
 
     def child_words(self) -> list[str]:
         """Return the command line of the process of its first model."""
-        return next(child.cmdline() for child in self._seen.children(recursive=True) if "-m" in child.cmdline())
+        words = next(child.cmdline() for child in self._seen.children(recursive=True) if "-m" in child.cmdline())
+        if _WAITS in words:  # it reads the file before it loads its model, and finds nothing
+            del words[(at := words.index(_WAITS)) : at + 2]
+        return words
 
 
 def free_port() -> int:

@@ -1,6 +1,6 @@
 """What `recommend` says of speed, against what llama-bench measures with the same models.
 
-    python benchmarks/recommend.py [--root DIR] [--repeat 3] [--shapes 100m,350m,500m,1b]
+    python benchmarks/recommend.py [--root DIR] [--repeat 16] [--shapes 100m,350m,500m,1b]
 
 The demo model and models of random weights, each with 16 bits, q8_0 and q4_k_m, at two contexts: `recommend` says the
 speed while half of a context is in use, llama-bench writes tokens behind so many. What is compared is no text, since
@@ -46,11 +46,13 @@ def measured(program: Path, model: Path, depth: int, repeat: int) -> float:
     return float(max(json.loads(line)["samples_ts"]))
 
 
-def compare(runner: Runner, program: Path, title: str, model: Path, repeat: int) -> list[dict[str, Any]]:
+def compare(
+    runner: Runner, program: Path, title: str, model: Path, kind: str | None, repeat: int
+) -> list[dict[str, Any]]:
     """Return estimate and measurement of a file at each context."""
     rows = []
     for context in CONTEXTS:
-        found = runner.recommend(gguf_path=model, context=context)
+        found = runner.recommend(gguf_path=model, context=context, quantization=kind)
         row = next(each for each in found.rows if each.bytes == max(one.bytes for one in found.rows))
         estimate, tokens = row.tokens_per_second or 0.0, measured(program, model, context // 2, repeat)
         least, most = (estimate * part for part in found.speed_range)
@@ -68,7 +70,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--root", type=Path)
-    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--repeat", type=int, default=16)
     parser.add_argument("--shapes", default=",".join(SHAPES))
     given = parser.parse_args()
     runner, rows = Runner(given.root), []
@@ -76,7 +78,7 @@ def main() -> None:
     program = prepared.server.with_name("llama-bench")
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        rows += compare(runner, program, "demo q4_k_m", prepared.model, given.repeat)
+        rows += compare(runner, program, "demo q4_k_m", prepared.model, None, given.repeat)
         for shape in given.shapes.split(","):
             plain = write_random_model(prepared.model, directory / f"{shape}.f16.gguf", **SHAPES[shape])
             for kind in KINDS:
@@ -84,7 +86,9 @@ def main() -> None:
                 if kind != "f16":
                     model = directory / f"{shape}.{kind}.gguf"
                     runner.make(gguf_path=plain, quantization=kind, output=model)
-                rows += compare(runner, program, f"{shape} {kind}", model, given.repeat)
+                rows += compare(
+                    runner, program, f"{shape} {kind}", model, kind if kind == "f16" else None, given.repeat
+                )
                 if model is not plain:
                     model.unlink()
             plain.unlink()

@@ -1,10 +1,14 @@
 """What the commands about the store cost with a thousand models, against `python -c pass` in the same run.
 
-    python benchmarks/store.py [--models 1000] [--rounds 5] [--verify-size 4096]
+    python benchmarks/store.py [--models 1000] [--rounds 5] [--verify-size 4096] [--prepared DIR] [--only PART]
 
 Lays synthetic records of models into a temporary root. Half of them are downloaded, in two quantizations; half are
 converted from eight files on this machine and quantized twice, and of the intermediate only the record is left. There
 are as many logs and locks. Prints one JSON document; times are medians in seconds.
+
+`scale`: the CPU seconds of `status`, `plan`, `models list` and a warm `run` (until its server is healthy, without the
+server) in stores of 10, 1,000 and 10,000 artifacts, which are hard links, and of the demo model with its programs.
+These come from `--prepared`, a root in which `prepare --demo` was run; by default the repository.
 
 `verify` reads eight files of `--verify-size` MiB in all. A program that does nothing but hash the same files with as
 many threads is measured in turn with it; both begin with files that the system has not cached.
@@ -16,6 +20,7 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -23,6 +28,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from warm import end, free_port, until_healthy
 
 from llama_runner.system.hardware import physical_cores
 
@@ -41,6 +48,11 @@ with ThreadPoolExecutor(int(sys.argv[1])) as pool:
 """
 LEAST_VERIFY_RATE = 0.8
 GOALS = {"models_list": 12.0, "gc_dry_run": 20.0}
+SIZES = (10, 1_000, 10_000)
+STATUS_GOAL = 8.0
+"""Of a thousand artifacts, in times of `python -c pass`."""
+MOST_GROWTH = 1.1
+"""Of a warm `run`, from the smallest store to any other."""
 COMMANDS = {
     "help": ["models", "--help"],
     "models_list": ["models", "list"],
@@ -51,7 +63,8 @@ COMMANDS = {
 
 
 def lay_models(root: Path, count: int) -> None:
-    """Write the records, and payloads of a few bytes, of models."""
+    """Write the records, and payloads of a few bytes which are hard links to one, of models."""
+    payload = root / "none"
     for number in range(count):
         commit = hashlib.sha256(str(number).encode()).hexdigest()[:40]
         name = f"org__model-{number}" if number % 2 else f"local__model-{number}"
@@ -61,7 +74,11 @@ def lay_models(root: Path, count: int) -> None:
         names = ("model.gguf", "model.q4_k_m.gguf", "model.q8_0.gguf")
         for name in names[number % 2 :]:
             if name != "model.gguf":
-                (directory / name).write_bytes(b"GGUF")
+                if payload.exists():
+                    os.link(payload, directory / name)
+                else:
+                    (directory / name).write_bytes(b"GGUF")
+                    payload = directory / name
             artifacts[name] = record(name, commit, number)
         (directory / ".state.json").write_text(json.dumps({"schema": 1, "artifacts": artifacts}, indent=1))
     for name in ("logs", ".llama_runner/locks"):
@@ -131,6 +148,61 @@ def verify_rate(root: Path, runner: str, size: int, rounds: int) -> dict[str, An
     }
 
 
+def scale(prepared: Path, runner: str, rounds: int) -> dict[str, Any]:
+    """Return what commands cost in stores of several sizes, in times of `python -c pass`."""
+    costs: dict[str, dict[str, list[float]]] = {str(size): {} for size in SIZES}
+    passed = []
+    with tempfile.TemporaryDirectory(dir=prepared, prefix=".store-") as temporary:  # hard links need one file system
+        roots = {str(size): Path(temporary, str(size)) for size in SIZES}
+        for size, root in roots.items():
+            lay_models(root, int(size) * 2 // 5)  # of two models, five artifacts
+            for part in ("bins", "models"):
+                shutil.copytree(prepared / part, root / part, symlinks=True, dirs_exist_ok=True, copy_function=os.link)
+            subprocess.run([runner, "prepare", "--demo", "--root", str(root)], check=True, capture_output=True)
+        for _ in range(rounds):
+            passed.append(cpu_of([sys.executable, "-c", "pass"]))
+            for size, root in roots.items():
+                for name, words in {
+                    "status": ["status"],
+                    "plan": ["plan", "--demo"],
+                    "models_list": ["models", "list"],
+                }.items():
+                    costs[size].setdefault(name, []).append(cpu_of([runner, *words, "--root", str(root)]))
+                costs[size].setdefault("run", []).append(cpu_of_start(runner, root))
+    unit = statistics.median(passed)
+    ratios = {
+        size: {name: round(statistics.median(values) / unit, 2) for name, values in found.items()}
+        for size, found in costs.items()
+    }
+    growth = max(found["run"] for found in ratios.values()) / ratios[str(SIZES[0])]["run"]
+    return {
+        "cpu_per_python_pass": ratios,
+        "python_pass_cpu_s": round(unit, 4),
+        "status_of_1000": {"goal": STATUS_GOAL, "met": ratios["1000"]["status"] <= STATUS_GOAL},
+        "growth_of_run": {"ratio": round(growth, 2), "goal": MOST_GROWTH, "met": growth <= MOST_GROWTH},
+    }
+
+
+def cpu_of(words: list[str]) -> float:
+    """Return the CPU seconds of a process and those that it waited for."""
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(words)} ended with {process.returncode}")
+    return used.ru_utime + used.ru_stime
+
+
+def cpu_of_start(runner: str, root: Path) -> float:
+    """Return the CPU seconds of `run --demo` until its server is healthy, without those of the server. Reads /proc."""
+    port = free_port()
+    _, process = until_healthy([runner, "run", "--demo", "--root", str(root), "--port", str(port)], port)
+    tasks = Path("/proc", str(process.pid), "task").glob("*/schedstat")
+    used = sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+    end(process)
+    return used
+
+
 def took(words: list[str]) -> float:
     """Return how long a process takes."""
     began = time.perf_counter()
@@ -144,10 +216,16 @@ def main() -> None:
     parser.add_argument("--models", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--verify-size", type=int, default=4096, metavar="MIB")
+    parser.add_argument("--prepared", type=Path, default=Path(__file__).parents[1], metavar="DIR")
+    parser.add_argument("--only", choices=["scale"])
     given = parser.parse_args()
     runner = str(Path(sys.executable).with_name("llama-runner"))
     package = Path(__file__).parents[1] / "llama_runner"
     subprocess.run([sys.executable, "-m", "compileall", "-q", str(package)], check=True)
+    scaled = scale(given.prepared, runner, given.rounds)
+    if given.only:
+        print(json.dumps({"benchmark": "store", "rounds": given.rounds, "scale": scaled}, indent=1))
+        return
     times: dict[str, list[float]] = {"python_pass": [], **{name: [] for name in COMMANDS}}
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
@@ -169,6 +247,7 @@ def main() -> None:
         "per_python_pass": ratios,
         "goals": {name: {"goal": goal, "met": ratios[name] <= goal} for name, goal in GOALS.items() if name in ratios},
         "verify": verified,
+        "scale": scaled,
     }
     print(json.dumps(result, indent=1))
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from llama_runner.client.reply_types import Reply, ReplyChunk
     from llama_runner.client.sync_client import Client, Stream
     from llama_runner.config.config import Config
-    from llama_runner.config.deployment import Deployment, DeploymentPlan
     from llama_runner.config.errors import ConfigError
+    from llama_runner.config.prepare_declared_models import Deployment, DeploymentPlan
     from llama_runner.core.errors import (
         DownloadError,
         ExitCode,
@@ -48,13 +48,13 @@ if TYPE_CHECKING:
     from llama_runner.library.lock_check import LockCheck
     from llama_runner.llama_cpp.installed_builds import Build, BuildStore
     from llama_runner.llama_cpp.newer_versions import Updates
-    from llama_runner.recommend.recommendation import Recommendation
+    from llama_runner.recommend.choose_quantization import Recommendation
     from llama_runner.request.check_model import CheckResult
+    from llama_runner.request.install_service import Service
     from llama_runner.request.lock_differences import LockDiffers
     from llama_runner.request.lock_models import LockResult
     from llama_runner.request.model_inspection import Inspection
     from llama_runner.request.result_types import BuildResult, ModelFile, PlanResult, Prepared
-    from llama_runner.request.system_services import Service
     from llama_runner.serving.async_server import AsyncServer
     from llama_runner.serving.errors import AmbiguousName, NoSuchServer, PortTaken
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
@@ -158,7 +158,7 @@ _WHERE = {
     "llama_runner.client.reply_types": ("ReplyChunk", "Reply"),
     "llama_runner.client.sync_client": ("Client", "Stream"),
     "llama_runner.config.config": ("Config",),
-    "llama_runner.config.deployment": ("Deployment", "DeploymentPlan"),
+    "llama_runner.config.prepare_declared_models": ("Deployment", "DeploymentPlan"),
     "llama_runner.config.errors": ("ConfigError",),
     "llama_runner.core.errors": (
         "DownloadError",
@@ -181,13 +181,13 @@ _WHERE = {
     "llama_runner.library.lock_check": ("LockCheck",),
     "llama_runner.llama_cpp.installed_builds": ("Build", "BuildStore"),
     "llama_runner.llama_cpp.newer_versions": ("Updates",),
-    "llama_runner.recommend.recommendation": ("Recommendation",),
+    "llama_runner.recommend.choose_quantization": ("Recommendation",),
     "llama_runner.request.check_model": ("CheckResult",),
     "llama_runner.request.lock_models": ("LockResult",),
     "llama_runner.request.lock_differences": ("LockDiffers",),
     "llama_runner.request.model_inspection": ("Inspection",),
     "llama_runner.request.result_types": ("BuildResult", "ModelFile", "PlanResult", "Prepared"),
-    "llama_runner.request.system_services": ("Service",),
+    "llama_runner.request.install_service": ("Service",),
     "llama_runner.serving.async_server": ("AsyncServer",),
     "llama_runner.serving.errors": ("AmbiguousName", "NoSuchServer", "PortTaken"),
     "llama_runner.serving.llama_server.launch_spec": ("ServerOptions",),

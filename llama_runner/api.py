@@ -11,9 +11,9 @@ from typing import IO, TYPE_CHECKING, Any
 from llama_runner.api_preparation import Maker
 from llama_runner.core.events import Noticed, Warned
 from llama_runner.core.option_values import wrong_value_error
-from llama_runner.request.graph_output_paths import spec_for
+from llama_runner.request.check_method_arguments import public_method
 from llama_runner.request.result_types import Prepared
-from llama_runner.request.runner_methods import public_method
+from llama_runner.request.server_spec import spec_for
 from llama_runner.serving.launch_check import checked
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec
 from llama_runner.serving.model_deletion import checked_for_deletion, until_there
@@ -33,11 +33,13 @@ if TYPE_CHECKING:
     from llama_runner.client.sync_client import Requests
     from llama_runner.config.config import Config
     from llama_runner.doctor.self_test import SelfTestResult
-    from llama_runner.request.options import RunnerKeywords
+    from llama_runner.library.adapters import Adapters
+    from llama_runner.request.request_keywords import RunnerKeywords
     from llama_runner.serving.async_server import AsyncServer
     from llama_runner.serving.crash_restart import Policy
     from llama_runner.serving.running_server import RunningServer
     from llama_runner.serving.server_entry import ServerEntry
+    from llama_runner.serving.spare_process import SpareProcess
 
 
 class Runner(Maker):
@@ -56,6 +58,20 @@ class Runner(Maker):
 
         return Benchmarks(self.store, self.prepare, self.launch)
 
+    @property
+    def adapters(self) -> Adapters:
+        """LoRA adapters that are trained here: train, list, show, compare, roll back, merge, export, test, remove."""
+        from llama_runner.library.adapters import Adapters  # noqa: PLC0415 - not on the warm path
+
+        return Adapters(
+            self.store,
+            self._sink,
+            lock_timeout=self._lock_timeout,
+            remotes=self._remotes,
+            make=self.make,
+            serve=self.serve,
+        )
+
     @public_method
     def launch(
         self,
@@ -72,8 +88,21 @@ class Runner(Maker):
         loads is stopped and ``Interrupted`` raised. ``about`` has further members of the registry entry. A model that
         was deleted since is a ``ServerError``: prepare it again, as ``serve`` does by itself.
         """
+        return self._launch(prepared, server, terminal, cancelled, about)
+
+    def _launch(
+        self,
+        prepared: Prepared,
+        server: ServerOptions | None,
+        terminal: IO[bytes] | None,
+        cancelled: Callable[[], bool],
+        about: dict[str, Any] | None,
+        spare: SpareProcess | None = None,
+        *,
+        register: bool = True,
+    ) -> Server:
         spec, log_name = self._checked(prepared, server), new_name()
-        memory = checked(spec, self.store.private, self._sink)
+        memory = checked(spec, self.store.private, self._sink, cancelled=cancelled)
         with checked_for_deletion(prepared.model, self.root):
             running = Server(
                 spec,
@@ -83,8 +112,9 @@ class Runner(Maker):
                 sink=self._sink,
                 terminal=terminal,
                 about={"build": prepared.build.get("version")} | (about or {}),
+                spare=spare,
             )
-            running.wait_ready(cancelled)
+            running.wait_ready(cancelled, register=register)
         return memory.remember(running)
 
     @public_method
@@ -132,20 +162,21 @@ class Runner(Maker):
         locked: bool = False,
         listen: Iterable[str] = (),
         log_prompts: bool = False,
+        gateway: bool = False,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> ServerEntry:
         """Prepare declared models and serve them in the background; return the entry of what answers.
 
-        One model is served as ``detach`` serves it. Several, or one with ``listen`` or ``log_prompts``, are served by
-        the gateway, at the addresses of ``listen`` or else of the configuration. With ``log_prompts`` its log has
-        prompts and answers. What runs already with the same launch stays; ``down`` stops it. The other arguments are
-        those of ``deployment``.
+        One model is served as ``detach`` serves it. Several, or one with ``listen``, ``log_prompts`` or ``gateway``,
+        are served by the gateway, at the addresses of ``listen`` or else of the configuration. With ``log_prompts`` its
+        log has prompts and answers. What runs already with the same launch stays; ``down`` stops it. The other
+        arguments are those of ``deployment``.
         """
         from llama_runner.serving.server_entry import ServerEntry  # noqa: PLC0415 - not on the warm path
 
         deployment = self.deployment(*names, config=config, locked=locked)
         prepared, listen = deployment.prepare(self.prepare), tuple(listen)
-        if listen or log_prompts or not deployment.is_one_server:
+        if listen or log_prompts or gateway or not deployment.is_one_server:
             return deployment.start_gateway(listen, cancelled, log_prompts=log_prompts)
         [(name, layers)] = deployment.models.items()
         server = self.detach(
@@ -159,13 +190,29 @@ class Runner(Maker):
         return ServerEntry(server.about)
 
     @public_method
+    def ui(
+        self,
+        *,
+        config: Config | str | os.PathLike[str] | None = None,
+        listen: Iterable[str] = (),
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> ServerEntry:
+        """Return the entry of the gateway of a configuration, whose page is at ``/ui``; start one where none runs.
+
+        It runs in the background until ``down``. Without a configuration an empty one is written to the root.
+        """
+        from llama_runner.config.prepare_declared_models import gateway_of_page  # noqa: PLC0415 - not on the warm path
+
+        return gateway_of_page(self._config_path(config), self.store, listen=listen, cancelled=cancelled)
+
+    @public_method
     def down(self, *, config: Config | str | os.PathLike[str] | None = None) -> list[ServerEntry]:
         """Stop the servers and the gateway that run for a configuration; return their entries.
 
         The file is not read. Without one, what runs for the only configuration of this root is stopped; ``UsageError``
         for several.
         """
-        from llama_runner.config.stop_servers import down  # noqa: PLC0415 - not on the warm path
+        from llama_runner.serving.stop_servers_of_configuration import down  # noqa: PLC0415 - not on the warm path
 
         return down(self.servers, self._config_path(config), self._sink)
 

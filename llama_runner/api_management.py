@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.events import Noticed, Sink
-from llama_runner.request.runner_methods import public_method
+from llama_runner.request.check_method_arguments import public_method
 from llama_runner.store import layout
 from llama_runner.store.artifacts import Store
 
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from llama_runner.library.gc import Collected
     from llama_runner.library.model_library import Library
     from llama_runner.llama_cpp.installed_builds import BuildStore
+    from llama_runner.request.install_service import Services
     from llama_runner.request.model_inspection import Inspection
     from llama_runner.request.remote_stores import Opened
-    from llama_runner.request.system_services import Services
     from llama_runner.serving.log_reader import ServerLog
     from llama_runner.serving.server_entry import ServerEntry
+    from llama_runner.sessions.session_library import SessionLibrary
     from llama_runner.sources.hub.search import SearchResult
     from llama_runner.status_report import Status
 
@@ -100,7 +101,7 @@ class Management:
     @property
     def bins(self) -> BuildStore:
         """The builds of llama.cpp under this root: list, use, remove, export, take in."""
-        from llama_runner.request.select_installed_programs import builds  # noqa: PLC0415 - not on the warm path
+        from llama_runner.request.auto_selected_build import builds  # noqa: PLC0415 - not on the warm path
 
         return builds(self.store, self._sink, self._lock_timeout)
 
@@ -129,15 +130,22 @@ class Management:
         found_pulled = frozenset(map(bare_source, pulled.values()))
         if not found:
             return DeclaredModels(pulled, pulled=found_pulled)
-        from llama_runner.config.store_names import store_names  # noqa: PLC0415 - only with a file
+        from llama_runner.config.store_names_of_models import store_names  # noqa: PLC0415 - only with a file
 
         names, sources = store_names(found)
         return DeclaredModels({**pulled, **names}, sources, found_pulled)
 
     @property
+    def sessions(self) -> SessionLibrary:
+        """The sessions that the gateway keeps on disk: list, show, remove, prune, export, import."""
+        from llama_runner.sessions.session_library import SessionLibrary  # noqa: PLC0415 - not on the warm path
+
+        return SessionLibrary(self.store.private)
+
+    @property
     def services(self) -> Services:
         """The services of the system that start servers: install, find, remove."""
-        from llama_runner.request.system_services import Services  # noqa: PLC0415 - not on the warm path
+        from llama_runner.request.install_service import Services  # noqa: PLC0415 - not on the warm path
 
         return Services(self.root)
 

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING
 from llama_runner.api_management import Management
 from llama_runner.core.option_values import wrong_value_error
 from llama_runner.request.binaries_graph import programs_graph_of
-from llama_runner.request.graph_output_paths import (
+from llama_runner.request.check_method_arguments import public_method
+from llama_runner.request.output_copies import check_output, copied
+from llama_runner.request.pipeline_graph import NothingToMake, graph_of
+from llama_runner.request.plan_and_execute import Preparation
+from llama_runner.request.prepared_results import (
     forecast_of,
     made_of,
     made_programs_of,
     path_of,
     prepared_of,
-    spec_for,
 )
-from llama_runner.request.output_copies import check_output, copied
-from llama_runner.request.pipeline_graph import NothingToMake, graph_of
-from llama_runner.request.plan_and_execute import Preparation
 from llama_runner.request.resolve_request import ProgramsRequest, Request
 from llama_runner.request.result_types import BuildResult, ModelFile, PlanResult, Prepared
-from llama_runner.request.runner_methods import public_method
+from llama_runner.request.server_spec import spec_for
 from llama_runner.serving.launch_check import checked
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
 from llama_runner.serving.port_check import check_users
@@ -35,16 +35,16 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from llama_runner.config.config import Config
-    from llama_runner.config.deployment import Deployment
+    from llama_runner.config.prepare_declared_models import Deployment
     from llama_runner.config.table_types import Settings
     from llama_runner.generate.generated_files import Generated, GenerateOptions, Target
     from llama_runner.library.artifact_history import History
     from llama_runner.library.lock_check import LockCheck
-    from llama_runner.recommend.recommendation import Recommendation
+    from llama_runner.recommend.choose_quantization import Recommendation
     from llama_runner.request.check_model import CheckResult
     from llama_runner.request.lock_models import LockResult
-    from llama_runner.request.options import RunnerKeywords
     from llama_runner.request.pipeline_graph import Pipeline
+    from llama_runner.request.request_keywords import RunnerKeywords
 
 
 class Maker(Management):
@@ -120,7 +120,12 @@ class Maker(Management):
         began = time.monotonic()
         resolve = partial(self._request, model, keywords)
         graph, plan, outcome = self._preparation.make(resolve, graph_of, server=server)
-        return prepared_of(self.store, graph, plan, outcome).replace(seconds=round(time.monotonic() - began, 3))
+        prepared = prepared_of(self.store, graph, plan, outcome)
+        if prepared.adapters:
+            from llama_runner.request.adapter_check import check_adapters  # noqa: PLC0415 - few models have any
+
+            check_adapters(prepared, graph.adapter_bases, self._sink)
+        return prepared.replace(seconds=round(time.monotonic() - began, 3))
 
     @public_method
     def make(
@@ -156,7 +161,7 @@ class Maker(Management):
         ``names`` are some of them; none means all. ``config`` defaults to that of the ``Runner``. With ``locked``
         nothing may differ from the lock file.
         """
-        from llama_runner.config.deployment import Deployment  # noqa: PLC0415 - not on the warm path
+        from llama_runner.config.prepare_declared_models import Deployment  # noqa: PLC0415 - not on the warm path
 
         return Deployment(
             self._configured(config),

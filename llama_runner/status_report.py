@@ -8,6 +8,7 @@ from llama_runner.core.immutable_values import Value
 from llama_runner.serving.status_probe import look_at_all
 from llama_runner.store import layout
 from llama_runner.store.inventory import Inventory
+from llama_runner.store.record_summaries import SummaryCache
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +39,8 @@ class Status(Value):
     root: Path
     artifacts: tuple[ArtifactStatus, ...]
     servers: tuple[dict[str, Any], ...]
+    sessions: dict[str, int]
+    """How many sessions there are, and their bytes."""
     unfinished: dict[str, int]
     """Bytes of work that was interrupted and will be resumed, by name."""
 
@@ -47,27 +50,45 @@ class Status(Value):
             "root": str(self.root),
             "artifacts": [artifact.to_json() for artifact in self.artifacts],
             "servers": list(self.servers),
+            "sessions": self.sessions,
             "unfinished": self.unfinished,
         }
 
 
 def read_status(store: Store, sink: Sink) -> Status:
     """Read every record below the root, and look at what runs. ``sink`` gets a warning for each that cannot be read."""
-    inventory = Inventory(store.root)
+    cache = SummaryCache(store.private)
+    inventory = Inventory(store.root, cache)
     for warning in inventory.warnings(inventory.directories):
         sink(warning)
     found = tuple(map(_holding, inventory.artifacts))
+    cache.write()
     unfinished = {work.name: work.bytes for work in inventory.entries(layout.work(store.private)) if work.is_directory}
-    return Status(store.root, found, tuple(look_at_all(layout.servers(store.private))), unfinished)
+    return Status(
+        root=store.root,
+        artifacts=found,
+        servers=tuple(look_at_all(layout.servers(store.private))),
+        sessions=_sessions(store.private),
+        unfinished=unfinished,
+    )
+
+
+def _sessions(private: Path) -> dict[str, int]:
+    if not layout.sessions(private).exists() and not layout.session_directories(private).exists():
+        return {"count": 0, "bytes": 0}
+    from llama_runner.sessions.session_library import bytes_of_sessions  # noqa: PLC0415 - only where there are any
+
+    count, size = bytes_of_sessions(private)
+    return {"count": count, "bytes": size}
 
 
 def _holding(artifact: Artifact) -> ArtifactStatus:
-    record = artifact.record
+    summary = artifact.summary
     return ArtifactStatus(
         path=artifact.path,
-        bytes=record.bytes,
+        bytes=summary.bytes,
         present=artifact.bytes is not None,
-        step=artifact.step,
-        source=str(record.source.get("ref", "")),
-        made=str(record.made.get("at", "")),
+        step=summary.step,
+        source="" if summary.ref is None else str(summary.ref),
+        made="" if summary.made is None else str(summary.made),
     )

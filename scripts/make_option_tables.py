@@ -97,6 +97,7 @@ def keys_page() -> str:
         "\n## sampling\n\n| key | value | option of llama-server |\n|---|---|---|\n" + sampling,
         _keys("[models.NAME.variants.NAME]", variant.keys, "`sampling` and `template` are tables here too."),
         _keys("[models.NAME.adapters.NAME]", adapter.keys),
+        _keys("[models.NAME.sessions]", known_keys.SESSIONS, "Of presets and `[defaults]` too."),
         _keys("[gateway]", known_keys.GATEWAY),
         _keys("[gateway.memory]", known_keys.MEMORY),
         _keys("[store]", known_keys.STORE),

@@ -21,7 +21,7 @@ from llama_runner.engine.executor import Executor
 from llama_runner.engine.observer import Observer
 from llama_runner.llama_cpp.pinned_source import load_pin
 from llama_runner.request.binaries_graph import tree_of
-from llama_runner.steps.python_environment import converter_environment, python_of
+from llama_runner.steps.official_converter_environment import converter_environment, python_of
 from llama_runner.store import layout
 from llama_runner.store.artifacts import Store
 from llama_runner.store.local_sources import LocalSources

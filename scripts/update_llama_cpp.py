@@ -96,7 +96,7 @@ def examine(wheel: Path, old: SourcePin, tree: Path, *, build: int | None, commi
         raise BadWheel(wheel, "it does not say which build of llama.cpp it has", "say it with --build-number")
     said = PROGRAMS.fullmatch(windows.path) if windows else None
     number = build or int(said[1] if said else 0)
-    digest, size = hash_tree(tree)
+    digest, size = hash_tree(tree, scheme="sha256")
     return SourcePin(
         build=number,
         commit=commit or (old.commit if number == old.build else "unknown"),

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
+from importlib.util import LazyLoader, find_spec, module_from_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
-from tests.command_server import CommandServer, do_not_sync
+from tests.command_server import CommandServer, do_not_sync, shared
 from tests.fakehub.fixtures import certificate, hub, user_of_the_hub
 from tests.shared_root import (
     REPOSITORY,
@@ -42,7 +44,17 @@ def pytest_configure() -> None:
     os.environ["LLAMA_RUNNER_NO_CHECK"] = "1"  # tests of it take it back
     _take_interrupts()
     _stay_on_one_core()
+    _import_lazily()
     do_not_sync()
+    # both would measure how loaded the machine is
+    settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("untimed")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Have two workers for each core: a quarter of the time a test waits for what it has started."""
+    return 2 * len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
 
 
 def _take_interrupts() -> None:
@@ -52,7 +64,7 @@ def _take_interrupts() -> None:
 
 
 def _stay_on_one_core() -> None:
-    """Give each worker of pytest-xdist a core of its own, and with it all that it starts.
+    """Keep each worker of pytest-xdist, and all that it starts, on one core.
 
     llama.cpp's threads wait for each other by spinning. Two servers with two threads each on two cores spend nearly all
     of their time with that: tests that are done in one second take twenty.
@@ -63,7 +75,22 @@ def _stay_on_one_core() -> None:
         os.sched_setaffinity(0, {cores[int(worker[2:]) % len(cores)]})
 
 
-KEPT = ("LLAMA_RUNNER_TEST_ROOT", "LLAMA_RUNNER_REFERENCE_PYTHON", "LLAMA_RUNNER_REFERENCE_TREE")
+def _import_lazily() -> None:
+    """Import what takes seconds when a test uses it, not when its module is collected: each worker collects all."""
+    for name in LAZY:
+        spec = find_spec(name)
+        if name not in sys.modules and spec is not None and spec.loader is not None:
+            spec.loader = LazyLoader(spec.loader)
+            sys.modules[name] = module_from_spec(spec)
+            spec.loader.exec_module(sys.modules[name])
+
+
+LAZY = ("anthropic", "jsonschema", "langchain_ollama", "ollama", "openai")
+"""Packages that tests import as ``import NAME``."""
+KEPT = (
+    *("LLAMA_RUNNER_TEST_ROOT", "LLAMA_RUNNER_TEST_ARTIFACTS", "LLAMA_RUNNER_TEST_PICTURES"),
+    *("LLAMA_RUNNER_REFERENCE_PYTHON", "LLAMA_RUNNER_REFERENCE_TREE"),
+)
 
 
 @pytest.fixture(scope="session")
@@ -145,14 +172,9 @@ def on_a_free_port(words: list[str]) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def command_server() -> Iterator[CommandServer | None]:
-    """Give what runs commands without a new interpreter; None where coverage is measured, and on Windows."""
-    if not hasattr(os, "fork") or any(name.startswith("COVERAGE_") for name in os.environ):
-        yield None
-        return
-    server = CommandServer()
-    yield server
-    server.close()
+def command_server() -> CommandServer | None:
+    """Give what runs commands without a new interpreter, where there is one."""
+    return shared()
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
+from functools import cache
 from itertools import accumulate
 from pathlib import Path
 
@@ -26,7 +27,7 @@ HEAVY = {
     "packaging", "platformdirs", "psutil", "cpuinfo", "cmake", "ninja", "importlib.metadata", "concurrent.futures",
     "asyncio", "email", "llama_runner.convert.errors", "llama_runner.convert.prepare_checkpoint",
     "llama_runner.status_report", "llama_runner.client", "llama_runner.remote", "llama_runner.gateway", "aiohttp",
-    "fsspec", "s3fs", "cyclonedx", "packageurl", "_hashlib", "ssl", "tomllib",
+    "fsspec", "s3fs", "blake3", "cyclonedx", "packageurl", "_hashlib", "ssl", "tomllib",
 }  # fmt: skip
 
 
@@ -44,10 +45,22 @@ def modules() -> dict[str, Path]:
     return found
 
 
+@cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    """Return every node of the syntax tree of a module: a dozen tests read all modules."""
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _syntax_trees() -> Iterator[None]:
+    yield
+    nodes_of.cache_clear()
+
+
 def imports(path: Path, known: Collection[str]) -> set[str]:
     """Return every module of ours that a file imports, wherever in it, for type checkers too."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes_of(path):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -94,9 +107,9 @@ def test_no_imports_go_in_a_circle() -> None:
 
 def test_the_core_is_pure() -> None:
     allowed = {"__future__", "collections", "dataclasses", "hashlib", "json", "math", "operator", "re", "typing"}
-    allowed |= {"pathlib", "typing_extensions", "inspect", "difflib", "llama_runner", "_sha2", "_sha256"}
+    allowed |= {"pathlib", "typing_extensions", "inspect", "difflib", "itertools", "llama_runner", "_sha2", "_sha256"}
     for path in (PACKAGE / "core").glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes_of(path):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             for name in names:
@@ -113,10 +126,10 @@ STARTING = {
 """Functions of the standard library that start a process. ``os.exec…`` and ``os.spawn…`` come to them."""
 
 
-def starts(tree: ast.AST) -> list[str]:
+def starts(nodes: Iterable[ast.AST]) -> list[str]:
     """Return the calls and imports in a module that start a process without our own function for it."""
     found = []
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             module, name = getattr(node.func.value, "id", ""), node.func.attr
             if name in STARTING.get(module, ()) or (module == "os" and name.startswith(("exec", "spawn"))):
@@ -133,9 +146,21 @@ def starts(tree: ast.AST) -> list[str]:
 
 def test_11_01_one_module_starts_processes() -> None:
     """A child that is started elsewhere inherits the working directory, which may be that of a hostile model."""
-    found = {path: starts(ast.parse(path.read_text())) for path in PACKAGE.rglob("*.py")}
+    found = {path: starts(nodes_of(path)) for path in PACKAGE.rglob("*.py")}
     wrong = {str(path.relative_to(PACKAGE)): calls for path, calls in found.items() if calls}
     assert wrong == {"system/processes.py": ["subprocess.Popen"]}
+
+
+def test_19_01_one_package_knows_what_each_operating_system_has() -> None:
+    asks = re.compile(r"\b(sys\.platform|os\.name)\b")
+    found = [
+        f"{path.relative_to(PACKAGE)}: {line.strip()}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path.parent.name != "system"
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if asks.search(line)
+    ]
+    assert not found
 
 
 def test_files_stay_small_enough_to_be_one_thing() -> None:
@@ -156,16 +181,22 @@ json.dump(sorted(sys.modules), sys.stdout)
 
 
 READERS = {
-    *("system", "doctor", "official_script_runner.py", "original_driver.py", "numbers_driver.py"),
+    *("system", "doctor", "official_script_runner.py", "original_driver.py", "original_logits_driver.py"),
+    *("trainer_program.py", "merger_program.py"),
     *(
         "system/gpu_memory.py",
-        "serving/reaper.py",
+        "serving/end_with_parent.py",
         "serving/server_registry.py",
         "serving/llama_server/memory_check.py",
         "serving/port_owner.py",
     ),
-    *("llama_cpp/gpu_detection.py", "llama_cpp/backends.py", "benchmark/history.py", "request/program_facts.py"),
-    *("steps/python_environment.py", "steps/compile.py"),
+    *(
+        "llama_cpp/gpu_detection.py",
+        "llama_cpp/backend_build_options.py",
+        "benchmark/history.py",
+        "request/choose_binaries.py",
+    ),
+    *("steps/official_converter_environment.py", "steps/compile.py"),
 }
 """What opens files itself: those of /proc, /sys and the system, and files that we wrote a moment before."""
 
@@ -176,22 +207,24 @@ def test_11_20_files_are_read_through_the_one_module_that_refuses_fifos_and_devi
         name = path.relative_to(PACKAGE).as_posix()
         if name in READERS or {*name.split("/")} & READERS:
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes_of(path):
             if not isinstance(node, ast.Call):
                 continue
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             modes = [a.value for a in (*node.args, *(k.value for k in node.keywords)) if isinstance(a, ast.Constant)]
             writes = any(isinstance(mode, str) and set(mode) & set("wax") and len(mode) < 4 for mode in modes)
-            inside = ast.unparse(node.func) in ("archive.open", "tarfile.open", "os.open")  # archives, and descriptors
+            inside = ast.unparse(node.func) in ("archive.open", "tarfile.open", "os.open", "webbrowser.open")
             if called in ("read_text", "read_bytes") or (called == "open" and not writes and not inside):
                 wrong.append(f"{name}:{node.lineno}")
     assert not wrong
 
 
 MOVING = {
-    "request/find_original.py": "files of an original that were fetched, as one directory; a model's vocabulary",
+    "request/find_original_of_gguf.py": "fetched files of an original, as one directory; a model's vocabulary",
     "remote/shared_store.py": "a file that was fetched part by part, into staging",
     "system/files.py": "replaces a file by its new content",
+    "system/platforms.py": "tries again where Windows refuses it for a moment",
+    "training/trainer_program.py": "a program of its own, which imports nothing of ours, replaces its checkpoint",
     "system/atomic_output.py": "a file that the user asked for",
     "store/artifacts.py": "publishes what was staged",
     "store/removal.py": "an artifact is moved away before it is deleted",
@@ -200,19 +233,22 @@ MOVING = {
     "sources/hub/hf_cache.py": "a file of the user's cache becomes ours",
     "sources/hub/download.py": "what was received becomes a file, or is set aside",
     "serving/server_log.py": "a log is rotated",
+    "sessions/state_store.py": "what llama-server saved becomes a state",
     "steps/download.py": "what was received becomes an artifact",
     "steps/download_archive.py": "the same",
     "steps/unpack_programs.py": "what was unpacked becomes an artifact",
 }
 """What renames files and directories. Small files of ours are written by ``system/files.py`` alone."""
-SYNCING = {"system/files.py", "system/atomic_output.py"}
+SYNCING = {"system/files.py", "system/atomic_output.py", "training/trainer_program.py"}
 
 
 def test_12_04_small_files_of_ours_are_replaced_by_the_one_module_that_does_it_atomically() -> None:
     moving, syncing, wrong = set(), set(), []
     for path in sorted(PACKAGE.rglob("*.py")):
         name = path.relative_to(PACKAGE).as_posix()
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes_of(path):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "rename_over":
+                moving.add(name)
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                 continue
             called, module = node.func.attr, getattr(node.func.value, "id", "")
@@ -249,9 +285,8 @@ def test_12_04_paths_below_the_root_are_written_in_the_layout_only() -> None:
         name = path.relative_to(PACKAGE).as_posix()
         if name == "store/layout.py" or name in OTHER_PATHS:
             continue
-        tree = ast.parse(path.read_text())
-        prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
-        for node in ast.walk(tree):
+        prose = {id(node.value) for node in nodes_of(path) if isinstance(node, ast.Expr)}  # docstrings
+        for node in nodes_of(path):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
                 wrong += [f"{name}:{node.lineno}"] if PLACES.match(node.value) else []
             elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
@@ -267,6 +302,7 @@ OF_CONFIG = {
     "convert/model_directory.py": "the reader",
     "core/model_files.py": "what conversion reads, as patterns",
     "convert/families/pooling.py": "config.json of a module of sentence-transformers",
+    "sources/hub/adapters.py": "a file that gives metadata",
     "sources/hub/resolver.py": "the file in a repository",
     "sources/resolve_source.py": "whether there is one, beside the settings of an adapter",
 }
@@ -275,7 +311,7 @@ OF_CONFIG = {
 def test_12_02_one_module_reads_config_json_and_the_others_get_what_it_says() -> None:
     named = set()
     for path in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes_of(path):
             if isinstance(node, ast.Constant) and node.value == "config.json":
                 named.add(path.relative_to(PACKAGE).as_posix())
     assert named == OF_CONFIG.keys()
@@ -298,7 +334,7 @@ HTTP = {
 def test_12_04_one_module_speaks_http_to_others_than_the_hub_and_servers() -> None:
     found: dict[str, set[str]] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes_of(path):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom):
                 names = [node.module or "", *(f"{node.module}.{a.name}" for a in node.names)]
@@ -350,7 +386,7 @@ def test_the_gateway_listens_before_it_loads_the_pipeline() -> None:
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     heavy = HEAVY - {"llama_runner.gateway", "aiohttp"}
     heavy -= {"asyncio", "email", "concurrent.futures", "shutil", "_hashlib", "ssl"}  # those of aiohttp
-    pipeline = {"llama_runner.api", "llama_runner.request.pipeline_graph", "llama_runner.request.graph_output_paths"}
+    pipeline = {"llama_runner.api", "llama_runner.request.pipeline_graph", "llama_runner.request.prepared_results"}
     assert sorted(set(json.loads(done.stdout)) & (heavy | pipeline)) == []
 
 
@@ -402,9 +438,14 @@ def third_party() -> set[str]:
     """Return the distributions that the package imports or starts."""
     found: set[str] = set()
     for path in PACKAGE.rglob("*.py"):
-        if path.name in ("official_script_runner.py", "numbers_driver.py"):  # run in an environment of their own
+        if path.name in (
+            "official_script_runner.py",
+            "original_logits_driver.py",
+            "trainer_program.py",
+            "merger_program.py",
+        ):  # run in an environment of their own
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes_of(path):
             if isinstance(node, ast.Import):
                 found |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
@@ -426,5 +467,6 @@ def test_11_32_what_is_imported_is_declared_and_what_is_declared_is_used() -> No
     extras = {re.split(r"[>=\[]", each)[0] for extra in project["optional-dependencies"].values() for each in extra}
     assert third_party() - extras == declared
     of_check = {"jinja2", "sentencepiece", "tokenizers"}
-    others = {"aiohttp", "fsspec", "paramiko", "cyclonedx-python-lib", "packageurl-python", "opentelemetry-sdk"}
-    assert third_party() & extras == of_check | others
+    others = {"aiohttp", "cryptography", "fsspec", "paramiko", "opentelemetry-sdk"}
+    of_sbom = {"cyclonedx-python-lib", "packageurl-python"}
+    assert third_party() & extras == of_check | of_sbom | others

@@ -5,7 +5,11 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from pathlib import Path
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import pytest
@@ -84,7 +88,7 @@ def test_hooks_run_scripts_of_the_repository_and_fetch_nothing() -> None:
         assert hook["language"] == "system"
         script, check = hook["entry"].split()
         assert os.access(REPOSITORY / script, os.X_OK)
-        assert f"{check}) " in (REPOSITORY / script).read_text(encoding="utf-8")
+        assert f"{check})" in (REPOSITORY / script).read_text(encoding="utf-8")
 
 
 def test_sessions_run_scripts_that_exist() -> None:
@@ -108,3 +112,46 @@ def test_templates_of_issues_are_forms(path: Path) -> None:
     for part in form["body"]:
         assert part["type"] in {"markdown", "input", "textarea", "dropdown", "checkboxes"}
         assert "value" in part["attributes"] if part["type"] == "markdown" else part["attributes"]["label"]
+
+
+WORKFLOW = REPOSITORY / ".github" / "workflows" / "ci.yml"
+
+
+def test_19_05_the_workflow_covers_each_system_and_runs_what_this_repository_has() -> None:
+    workflow: dict[str, Any] = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))
+    jobs = workflow["jobs"]
+    systems = [*jobs["tests"]["strategy"]["matrix"]["os"], jobs["windows"]["runs-on"]]
+    assert [name.split("-")[0] for name in systems] == ["ubuntu", "ubuntu", "macos", "windows"]
+    assert sum(name.endswith("-arm") for name in systems) == 1
+    ran = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    for program, *words in [shlex.split(command, posix=False) for command in ran]:
+        name = PureWindowsPath(program).as_posix()
+        if name == ".venv/Scripts/llama-runner":
+            subprocess.run([sys.executable, "-m", "llama_runner", words[0], "--help"], check=True, capture_output=True)
+        elif name == ".venv/Scripts/python":
+            assert words[:2] in (["-m", "pip"], ["-m", "pytest"])
+            assert all((REPOSITORY / word).exists() for word in words if "/" in word)
+        else:
+            assert (REPOSITORY / name).is_file(), name
+
+
+def test_19_05_the_workflow_runs_on_windows_what_is_run_under_wine() -> None:
+    steps = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))["jobs"]["windows"]["steps"]
+    [tests] = [
+        step["run"].partition("tests.windows.left_out ")[2] for step in steps if "pytest -p" in step.get("run", "")
+    ]
+    assert f" {tests}\n" in (REPOSITORY / "scripts" / "test_windows.sh").read_text(encoding="utf-8")
+
+
+def test_19_05_the_workflow_has_the_form_that_github_expects() -> None:
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", str(WORKFLOW)]
+    done = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_19_05_actionlint_finds_nothing() -> None:
+    actionlint = shutil.which("actionlint", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if actionlint is None:
+        pytest.skip("actionlint is not installed: its package fetches it from GitHub")
+    done = subprocess.run([actionlint, str(WORKFLOW)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

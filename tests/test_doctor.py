@@ -12,7 +12,7 @@ import pytest
 
 from llama_runner.doctor import Machine, collect_report
 from llama_runner.doctor.machine_probes import DocumentRedactor
-from llama_runner.llama_cpp.backends import BACKENDS
+from llama_runner.llama_cpp.backend_build_options import BACKENDS
 from llama_runner.store.artifacts import Store
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -20,7 +20,7 @@ from llama_runner import LlamaRunnerError, Runner, ServerOptions
 from llama_runner.core.errors import UsageError
 from llama_runner.core.events import Event
 from llama_runner.request.flags_to_keywords import keywords_in
-from llama_runner.request.options import RunnerKeywords
+from llama_runner.request.request_keywords import RunnerKeywords
 from llama_runner.serving.server_entry import ServerEntry
 from tests.conftest import REPOSITORY, Command
 
@@ -246,7 +246,9 @@ def test_13_05_the_events_are_a_table_in_the_docs() -> None:
         name: re.findall(r"`(\w+)`", fields)
         for name, fields in re.findall(r"^\| `(\w+)` \| (.*?) \|", table, re.MULTILINE)
     }
-    assert told == {each.__name__: list(each.fields) for each in Event.__subclasses__()}
+    kinds = Event.__subclasses__()
+    kinds += [each for kind in kinds for each in kind.__subclasses__()]
+    assert told == {each.__name__: list(each.fields) for each in kinds}
 
 
 def test_13_05_running_servers_are_mappings_with_attributes(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from llama_runner.benchmark.results import BenchTest, Level, ProgramFigures, Ser
 from llama_runner.benchmark.statistics import figures
 from llama_runner.benchmark.tune import axes, search
 from llama_runner.core.errors import ServerError
-from llama_runner.request.runner_methods import public_method
+from llama_runner.request.check_method_arguments import public_method
 from llama_runner.request.running_model import named_server
 from llama_runner.serving import tuned_profiles
 from llama_runner.serving.client_for_model import NOT_SHARED, client_at, client_of, may_share, text_server
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from llama_runner.benchmark.tune import Settings
     from llama_runner.client.sync_client import Client, Requests
-    from llama_runner.request.options import RunnerKeywords
+    from llama_runner.request.request_keywords import RunnerKeywords
     from llama_runner.request.result_types import Prepared
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
     from llama_runner.serving.server_process import Server

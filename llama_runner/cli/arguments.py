@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.request import artifact_options
-from llama_runner.serving.llama_server import server_options as server_definitions
+from llama_runner.serving.llama_server import option_definitions as server_definitions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""Parses the usual command lines of ``run``, ``plan`` and ``prepare`` without click.
+"""Parses the usual command lines of ``run``, ``plan``, ``prepare`` and ``status`` without click.
 
 Click takes a third of the time of a command that has nothing to do. This parser accepts only words whose meaning is
 beyond doubt: one MODEL, options in their exact spelling, and values that do not begin with a dash. For every other
@@ -16,7 +16,8 @@ from llama_runner.core.immutable_values import Value
 from llama_runner.core.sizes import parse_size
 from llama_runner.request.artifact_options import ARTIFACTS
 from llama_runner.request.run_options import OPTIONS, PROFILE, STORE
-from llama_runner.serving.llama_server.server_options import SERVER
+from llama_runner.serving.llama_server.option_definitions import SERVER
+from llama_runner.system.platforms import IS_WINDOWS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +36,8 @@ class Command(Value):
     module: str
     """The module in ``cli`` that has a function of the command's name, which takes the arguments."""
     options: tuple[Option, ...]
+    takes_model: bool = True
+    """Whether one word may be a MODEL."""
     starts_server: bool = True
     """Whether words after ``--`` are for llama-server."""
     others: tuple[tuple[str, Any], ...] = ()
@@ -44,7 +47,8 @@ class Command(Value):
 COMMANDS = {
     "run": Command("serve_model", OPTIONS, others=(("print_diagnostics", False),)),
     "plan": Command("plan_model", (*STORE, *ARTIFACTS, *SERVER, *PROFILE)),
-    "prepare": Command("plan_model", (*STORE, *ARTIFACTS), starts_server=False),
+    "prepare": Command("plan_model", (*STORE, *ARTIFACTS), starts_server=False, others=(("with_sha256", False),)),
+    "status": Command("show_status", STORE, takes_model=False, starts_server=False),
 }
 
 
@@ -55,7 +59,7 @@ class _Unclear(Exception):
 def parse(words: Sequence[str]) -> Arguments | None:
     """Return the arguments of a command line that begins with the name of a command; None: click has to parse it."""
     command = COMMANDS.get(words[0]) if words else None
-    if command is None or os.name == "nt" or "_LLAMA_RUNNER_COMPLETE" in os.environ:  # click expands * on Windows
+    if command is None or IS_WINDOWS or "_LLAMA_RUNNER_COMPLETE" in os.environ:  # click expands * on Windows
         return None
     try:
         return _parsed(command, words[1:])
@@ -65,7 +69,9 @@ def parse(words: Sequence[str]) -> Arguments | None:
 
 def _parsed(command: Command, words: Sequence[str]) -> Arguments:
     flags = {flag: option for option in command.options for flag in option.flags}
-    values = {"model": None, **dict(command.others), **{each.argument: _default(each) for each in command.options}}
+    values = {**dict(command.others), **{each.argument: _default(each) for each in command.options}}
+    if command.takes_model:
+        values["model"] = None
     given: set[str] = set()
     rest = iter(words)
     for word in rest:
@@ -84,7 +90,7 @@ def _parsed(command: Command, words: Sequence[str]) -> Arguments:
                 values[argument] = (*values[argument], value) if option.kind == "list" else value
         else:
             argument = "model"
-            if not word or argument in given:
+            if not word or argument in given or not command.takes_model:
                 raise _Unclear
             values[argument] = word
         given.add(argument)

@@ -70,7 +70,7 @@ def build(**given: Any) -> None:
 @shared.option(
     "--platform",
     metavar="windows-x64|…",
-    help="Platform of the programs; those of another one are unpacked and not tested.",
+    help="Platform of the programs. Those of another platform are unpacked; those of Windows are tested where Wine is.",
     default_text="this machine",
 )
 @click.argument("archive", cls=shared.CompletedArgument, required=False, metavar="[FILE|URL|package]")

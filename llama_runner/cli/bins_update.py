@@ -9,6 +9,7 @@ import click
 
 from llama_runner.cli import shared_options as shared
 from llama_runner.cli.escaped_output import say
+from llama_runner.core.sizes import count_text
 
 if TYPE_CHECKING:
     from llama_runner.llama_cpp.newer_versions import IndexStatus, ReleaseStatus, Updates
@@ -77,4 +78,4 @@ def _distance(behind: int | None, unit: str) -> str:
         return "no build that can be compared"
     if behind == 0:
         return "nothing newer"
-    return f"newer by {behind} {unit}{'s' if behind > 1 else ''}"
+    return f"newer by {count_text(behind, unit)}"

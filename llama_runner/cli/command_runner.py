@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llama_runner.config.config import Config
     from llama_runner.core.events import Event
 
-STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
 _LOCK_TIMEOUT_S = 600.0
 """Seconds that commands about the store wait for another process."""
 

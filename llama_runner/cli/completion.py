@@ -135,7 +135,7 @@ def _quantizations(_context: click.Context) -> list[str]:
 
 
 def _backends(_context: click.Context) -> list[str]:
-    from llama_runner.llama_cpp.backends import BACKENDS  # noqa: PLC0415
+    from llama_runner.llama_cpp.backend_build_options import BACKENDS  # noqa: PLC0415
 
     return ["auto", *BACKENDS]
 

@@ -23,7 +23,7 @@ from llama_runner.store.layout import user_path
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from llama_runner.recommend.recommendation import Recommendation, Row
+    from llama_runner.recommend.choose_quantization import Recommendation, Row
 
 _NONE = "none"
 EXAMPLES = (

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.config.config import Config
+    from llama_runner.config.effective_options import Effective
     from llama_runner.config.layers import Resolved
-    from llama_runner.config.shown import Effective
 
 
 def given_path(given: dict[str, Any]) -> Path:
@@ -49,7 +49,7 @@ def check(**given: Any) -> None:
     once. The exit status is 2 if there is a mistake.
     """
     from llama_runner.cli.llama_server_options import programs_in_hand  # noqa: PLC0415 - not for --help
-    from llama_runner.config.check import check as further  # noqa: PLC0415
+    from llama_runner.config.check_against_programs import check as further  # noqa: PLC0415
     from llama_runner.config.config import Config  # noqa: PLC0415
     from llama_runner.config.errors import ConfigError  # noqa: PLC0415
 
@@ -92,8 +92,8 @@ def show(**given: Any) -> None:
     given: they count more than the file, as there.
     """
     from llama_runner.cli.arguments import arguments_of  # noqa: PLC0415 - not for --help
+    from llama_runner.config.effective_options import effective  # noqa: PLC0415
     from llama_runner.config.known_keys import MODEL_OPTIONS  # noqa: PLC0415
-    from llama_runner.config.shown import effective  # noqa: PLC0415
 
     config, arguments = _loaded(given), arguments_of(given)
     flags = {

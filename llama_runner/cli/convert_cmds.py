@@ -35,6 +35,7 @@ _OUTPUT = shared.option(
 @shared.store
 @shared.model
 @_OUTPUT
+@shared.with_sha256
 def convert(**given: Any) -> None:
     """Convert safetensors to GGUF, to the type of --outtype."""
     outtype = "auto" if given["outtype"] == "q8_0" else given["outtype"]  # -q q8_0 is llama-quantize's
@@ -45,6 +46,7 @@ def convert(**given: Any) -> None:
 @shared.store
 @shared.model
 @_OUTPUT
+@shared.with_sha256
 def quantize(**given: Any) -> None:
     """Quantize a model; several types at once: -q q4_k_m,q8_0.
 
@@ -114,10 +116,15 @@ def _make(given: dict[str, Any]) -> None:
 
     runner = Runner(given["root"], on_event=text_output.Printer(), lock_timeout=given["lock_timeout"])
     made = runner.make(**shared.keywords(given), output=given["output"])
+    digests = [one.sha256 for one in made] if given["with_sha256"] else []
     if given["as_json"]:
         click.echo(json.dumps([one.to_json() for one in made]))
     else:
-        say(*map(_line, made), *(f"{'copied':<9} {copy}" for one in made for copy in one.copies))
+        say(
+            *map(_line, made),
+            *(f"{'sha256':<9} {digest}" for digest in digests if digest),
+            *(f"{'copied':<9} {copy}" for one in made for copy in one.copies),
+        )
         if figures := {one.path.name: one.quality for one in made if one.quality}:
             click.echo(text_output.quality(figures))
 

@@ -131,7 +131,7 @@ class PrintableBytes:
 
     def write(self, block: bytes) -> int:
         """Write bytes; a character may continue in the next block."""
-        self._stream.write(self._decoder.decode(block))
+        self._stream.write(self._decoder.decode(block).replace("\r\n", "\n"))  # as programs on Windows end a line
         return len(block)
 
     def flush(self) -> None:

@@ -27,11 +27,12 @@ COMMON = "Common options"
 OTHER = "Options"
 
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "Run": ("run", "up", "down", "reload", "infer", "chat", "gateway"),
+    "Run": ("run", "up", "down", "reload", "infer", "chat", "ui", "gateway"),
     "Models": ("models", "search", "convert", "quantize", "inspect", "check", "recommend"),
     "Plan": ("plan", "prepare", "why", "lock", "gc", "verify", "status"),
-    "Servers": ("ps", "logs", "stop", "restart", "service", "bench", "tune"),
+    "Servers": ("ps", "logs", "stop", "restart", "service", "bench", "tune", "sessions"),
     "Configure": ("config", "presets", "generate"),
+    "Adapters": ("lora",),
     "Programs": ("bins", "doctor"),
 }
 """The commands of ``llama-runner --help`` under their headings."""

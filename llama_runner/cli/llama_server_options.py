@@ -108,8 +108,8 @@ def _in_hand(args: list[str]) -> Capabilities | None:
 def programs_in_hand(root: str | None) -> Capabilities | None:
     """Return the capabilities of the chosen or newest installed programs; None without any."""
     from llama_runner.core.errors import LlamaRunnerError  # noqa: PLC0415 - only for a word that is not ours
-    from llama_runner.llama_cpp.build_selection import newest  # noqa: PLC0415
     from llama_runner.llama_cpp.capabilities import capabilities_of  # noqa: PLC0415
+    from llama_runner.llama_cpp.find_installed_build import newest  # noqa: PLC0415
     from llama_runner.store import layout  # noqa: PLC0415
     from llama_runner.store.artifacts import Store  # noqa: PLC0415
 

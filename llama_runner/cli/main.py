@@ -37,10 +37,12 @@ class _Commands(click.Group):
         "run": "run_cmd",
         **dict.fromkeys(("plan", "prepare", "status"), "plan_cmds"),
         **dict.fromkeys(("convert", "quantize", "inspect"), "convert_cmds"),
-        **dict.fromkeys(("ps", "logs", "stop", "restart", "service"), "server_cmds"),
+        **dict.fromkeys(("ps", "logs", "stop", "restart"), "server_cmds"),
+        "service": "service_cmds",
         **dict.fromkeys(("infer", "chat"), "infer_and_chat_cmds"),
         **dict.fromkeys(("bench", "tune"), "bench_cmds"),
-        **dict.fromkeys(("up", "down", "reload", "gateway"), "up_cmds"),
+        **dict.fromkeys(("up", "down", "reload", "gateway", "ui"), "up_cmds"),
+        "sessions": "sessions_cmds",
         "config": "config_cmds",
         "generate": "generate_cmds",
         "search": "search_cmds",
@@ -48,6 +50,7 @@ class _Commands(click.Group):
         "check": "check_cmd",
         "presets": "preset_cmds",
         "models": "models_cmds",
+        "lora": "lora_cmds",
         "gc": "gc_cmds",
         "verify": "verify_cmds",
         "lock": "lock_cmds",
@@ -118,7 +121,9 @@ def main(argv: list[str] | None = None, *, command: click.Command = cli, name: s
     """Run the command line and return its exit status."""
     argv = sys.argv[1:] if argv is None else argv
     words = argv[: argv.index("--")] if "--" in argv else argv
-    form = form_of(words, prints_events=command is not cli or words[:1] in (["run"], ["serve"]))
+    form = form_of(
+        words, prints_events=command is not cli or words[:1] in (["run"], ["serve"]) or words[:2] == ["lora", "train"]
+    )
     return exit_status_of(lambda: _call(argv, command, name, form), form)
 
 

@@ -14,7 +14,7 @@ from llama_runner.cli import shared_options as shared
 from llama_runner.cli.command_runner import root_of
 from llama_runner.cli.escaped_output import say
 from llama_runner.core.errors import StoreError, UsageError
-from llama_runner.core.sizes import size_text
+from llama_runner.core.sizes import count_text, size_text
 from llama_runner.library.model_library import FORMS
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def list_(**given: Any) -> None:
         click.echo(json.dumps([model.to_json(everything=given["everything"]) for model in found]))
     elif found:
         say(*_table(found, everything=given["everything"]))
-        say(f"{len(found)} models, {size_text(sum(model.bytes for model in found))}", err=True)
+        say(f"{count_text(len(found), 'model')}, {size_text(sum(model.bytes for model in found))}", err=True)
     else:
         say("there are none", err=True)
 
@@ -150,12 +150,13 @@ def _age(since: float) -> str:
 @shared.store
 @click.argument("model_name", cls=shared.CompletedArgument, metavar="NAME")
 @shared.option("--check", is_flag=True, help="Compare the model with what the Hub has now.")
+@shared.option("--sha256", is_flag=True, help="Compute the SHA-256 of files whose record lacks it, and record it.")
 def show(**given: Any) -> None:
     """Show what is known of a model.
 
     NAME is what `run` takes, an alias, or the beginning of a name; NAME:QUANT shows the files of one quantization.
     """
-    found = root_of(given).models.show(given["model_name"], check=given["check"])
+    found = root_of(given).models.show(given["model_name"], check=given["check"], sha256=given["sha256"])
     if given["as_json"]:
         click.echo(json.dumps(found.to_json()))
     else:
@@ -184,6 +185,8 @@ def _shown(found: Details) -> list[str]:
     for each in found.artifacts:
         there = size_text(each["bytes"]) if each["present"] else "only its record is here"
         lines += ["", f"{each['role']}  {each['path']}  ({there})", f"          {each['digest']}"]
+        if each["sha256"] and not each["digest"].startswith("sha256:"):
+            lines.append(f"          sha256:{each['sha256']}")
         took = f", in {each['seconds']:.1f} s" if isinstance(each["seconds"], (int, float)) else ""
         lines.append(f"          {each['recipe']}, on {each['made'] or 'an unknown date'}{took}")
         if each["memory"]:
@@ -280,7 +283,7 @@ def remove(**given: Any) -> None:
 
 def _confirmed(found: Removal) -> bool:
     """Show on the terminal what will be deleted, and ask; ``UsageError`` without a terminal."""
-    what = f"{len(found.artifacts)} artifacts of {', '.join(found.models)}, {size_text(found.bytes)}"
+    what = f"{count_text(len(found.artifacts), 'artifact')} of {', '.join(found.models)}, {size_text(found.bytes)}"
     if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(f"{what}: there is no terminal to confirm this", hint="pass --yes to remove them")
     say(*(f"{each.path}   ({size_text(each.bytes or 0)})" for each in found.artifacts), err=True)

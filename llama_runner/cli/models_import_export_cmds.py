@@ -13,7 +13,7 @@ from llama_runner.cli import shared_options as shared
 from llama_runner.cli.command_runner import root_of
 from llama_runner.cli.escaped_output import say, terminal_of
 from llama_runner.core.errors import SourceError
-from llama_runner.core.sizes import size_text
+from llama_runner.core.sizes import count_text, size_text
 from llama_runner.library.foreign_programs import TOOLS
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def _tell_found(given: dict[str, Any], found: Sequence[ForeignModel]) -> None:
     for each in found:
         about = [size_text(each.bytes), each.kind, *(["with a projector"] if each.projector else []), *each.settings]
         say(f"{each.name}   ({each.problem})" if each.problem else f"{each.name}   ({', '.join(about)})")
-    say(f"{len(found)} models; nothing is imported without a name or --all", err=True)
+    say(f"{count_text(len(found), 'model')}; nothing is imported without a name or --all", err=True)
 
 
 def _tell_models(

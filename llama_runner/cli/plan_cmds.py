@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
-from llama_runner.cli import plan_model, text_output
+from llama_runner.cli import plan_model, show_status
 from llama_runner.cli import shared_options as shared
 from llama_runner.cli.arguments import arguments_of
-from llama_runner.cli.command_runner import runner_for
 from llama_runner.cli.help import GroupedCommand
 from llama_runner.cli.llama_server_options import ServerCommand
 
@@ -18,6 +16,7 @@ from llama_runner.cli.llama_server_options import ServerCommand
 @click.command(cls=GroupedCommand)
 @shared.store
 @shared.model
+@shared.with_sha256
 def prepare(**given: Any) -> None:
     """Make everything that serving a model needs, without serving it."""
     plan_model.prepare(arguments_of(given))
@@ -36,8 +35,4 @@ def plan(**given: Any) -> None:
 @shared.store
 def status(**given: Any) -> None:
     """Show what the store holds and what is running."""
-    found = runner_for(given).status()
-    if given["as_json"]:
-        click.echo(json.dumps(found.to_json()))
-    else:
-        click.echo(text_output.status(found))
+    show_status.status(arguments_of(given))

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def prepare(given: Arguments) -> None:
     """Make everything that serving a model needs, and print where it is."""
     prepared = runner_for(given).prepare(**arguments.keywords(given))
-    echo(json.dumps(prepared.to_json()) if given["as_json"] else text_output.prepared(prepared))
+    sha256 = prepared.sha256 if given.get("with_sha256") else None
+    echo(json.dumps(prepared.to_json()) if given["as_json"] else text_output.prepared(prepared, sha256))
 
 
 def plan(given: Arguments) -> None:

@@ -99,4 +99,6 @@ def _toml(value: object) -> str:
     """Return a value as TOML; keys and values of presets are texts, numbers, booleans and lists of them."""
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{_key(key)} = {_toml(each)}' for key, each in value.items())} }}"
     return json.dumps(value, ensure_ascii=False, default=str)

@@ -10,12 +10,12 @@ from typing import IO, TYPE_CHECKING, Any
 
 from tqdm.std import tqdm
 
+from llama_runner.core.events import StepProgress, TrainingProgress
 from llama_runner.core.printable_text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llama_runner.core.events import StepProgress
 
 _FORMAT = "{desc:<9} {percentage:3.0f}% |{bar}| {n_fmt} of {total_fmt}, {rate_fmt}, {remaining} left"
 _EVERY_S = 0.1
@@ -49,6 +49,14 @@ class _Bar(tqdm):  # type: ignore[type-arg]  # generic in its stubs only
 _Bar.set_lock(threading.RLock())  # that of tqdm is for several processes, and loads multiprocessing
 
 
+def _title(event: StepProgress) -> str:
+    """Return what stands before a bar: the step, of a training with its loss and learning rate."""
+    if not isinstance(event, TrainingProgress):
+        return printable(event.step)
+    held_out = "" if event.validation_loss is None else f", {event.validation_loss:.4g} held out"
+    return f"train, loss {event.loss:.4g}{held_out}, rate {event.rate:.2g}"
+
+
 class ProgressBars:
     """The bars of one terminal; ``stream`` passes control characters on to it."""
 
@@ -59,6 +67,8 @@ class ProgressBars:
     def show(self, event: StepProgress) -> None:
         """Draw how far a step is; its bar goes when it is complete."""
         bar = self._bars.get(event.step)
+        if bar is not None and isinstance(event, TrainingProgress):
+            bar.set_description_str(_title(event), refresh=False)
         if event.done >= event.total:
             self.close(event.step)
         elif bar is None:
@@ -74,7 +84,7 @@ class ProgressBars:
     def _open(self, event: StepProgress) -> _Bar:
         is_bytes = event.unit == "bytes"
         return _Bar(
-            desc=printable(event.step),
+            desc=_title(event),
             total=event.total,
             initial=event.done,
             unit="B" if is_bytes else f" {printable(event.unit)}",

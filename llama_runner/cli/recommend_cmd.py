@@ -16,7 +16,7 @@ from llama_runner.core.sizes import size_text
 from llama_runner.recommend.speed import BUSY
 
 if TYPE_CHECKING:
-    from llama_runner.recommend.recommendation import Recommendation, Row
+    from llama_runner.recommend.choose_quantization import Recommendation, Row
 
 _COLUMNS = ("", "quantization", "size", "memory", "context", "cache", "tokens/s", "")
 

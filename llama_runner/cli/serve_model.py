@@ -71,7 +71,7 @@ def _run(runner: Runner, server_options: ServerOptions, given: Arguments) -> Non
             keeper = _keeper(server, given)
             wish.hand_to(keeper)
             if "NOTIFY_SOCKET" in os.environ:
-                from llama_runner.serving.service_files import notify_ready  # noqa: PLC0415 - only for a service of the system
+                from llama_runner.serving.systemd_and_launchd_units import notify_ready  # noqa: PLC0415 - only for a service of the system
 
                 notify_ready(os.environ)
             from llama_runner.cli import text_output  # noqa: PLC0415 - not for --help

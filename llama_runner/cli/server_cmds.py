@@ -1,19 +1,16 @@
-"""Commands about servers that run in the background, and about services of the system."""
+"""Commands about servers that run in the background: ``ps``, ``logs``, ``stop``, ``restart``."""
 
 from __future__ import annotations
 
 import json
 import re
 import sys
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from llama_runner.cli import shared_options as shared
-from llama_runner.cli.arguments import arguments_of
-from llama_runner.cli.declared_model_arguments import about_config, is_declared, server_name, take_declared
+from llama_runner.cli.declared_model_arguments import server_name
 from llama_runner.cli.escaped_output import PrintableBytes, say
 from llama_runner.core.printable_text import printable, printable_message
 
@@ -21,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from llama_runner.api import Runner
-    from llama_runner.request.system_services import Service, Services
 
 _COLUMNS = ("name", "state", "url", "pid", "age", "memory", "VRAM", "slots", "tokens/s", "llama.cpp")
 
@@ -87,7 +83,7 @@ def logs(**given: Any) -> None:
     blocks = _runner(given).log(server_name(given)).read(lines=given["lines"], follow=given["follow"])
     if given["as_json"]:
         for line in _lines(blocks):
-            click.echo(json.dumps({"line": line.decode("utf-8", "backslashreplace")}))
+            click.echo(json.dumps({"line": line.removesuffix(b"\r").decode("utf-8", "backslashreplace")}))
             sys.stdout.flush()
         return
     out = PrintableBytes(sys.stdout)
@@ -146,131 +142,6 @@ def restart(**given: Any) -> None:
         click.echo(json.dumps(about))
     else:
         say(f"restarted {about['alias']} at {about['url']}, process {about['pid']}")
-
-
-@click.group()
-def service() -> None:
-    """Let the system start a server.
-
-    By a systemd user unit, or a launchd agent on macOS.
-    """
-
-
-_service_words = click.argument("run_options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS AND MODEL OF run]…")
-_service_name = shared.option("--name", metavar="NAME", help="Name of the service.", default_text="that of the model")
-_service_json = shared.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-_AS_THEY_ARE = {"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]}
-
-
-@service.command(context_settings=_AS_THEY_ARE)
-@_service_name
-@shared.option("--force", is_flag=True, help="Overwrite a unit of that name; accept a port that is in use.")
-@_service_json
-@_service_words
-def install(name: str | None, force: bool, as_json: bool, run_options: tuple[str, ...]) -> None:
-    """Write the unit of a server and print how to start it.
-
-    What `run` would refuse is refused first.
-    """
-    services, made = _service(name, run_options, check="users" if force else "port")
-    services.install(made, force=force)
-    if as_json:
-        click.echo(json.dumps(made.to_json()))
-        return
-    say(f"written   {made.path}", f"start     {made.start}", f"stop      {made.stop}")
-    say(*(f"note      {text}" for text in made.advice))
-
-
-@service.command(context_settings=_AS_THEY_ARE)
-@_service_name
-@shared.option("--system", is_flag=True, help="A systemd unit of the system that runs as this user; root installs it.")
-@_service_json
-@_service_words
-def show(name: str | None, system: bool, as_json: bool, run_options: tuple[str, ...]) -> None:
-    """Print the unit that install would write, or an installed one."""
-    found = None if system else _installed(name, run_options)
-    if found is None:
-        _, found = _service(name, run_options, system=system)
-    if as_json:
-        click.echo(json.dumps(found.to_json()))
-        return
-    click.echo(found.text, nl=False)
-    if system:
-        say(f"install   … | sudo tee {found.path}", f"start     {found.start}", f"stop      {found.stop}", err=True)
-
-
-def _installed(name: str | None, words: tuple[str, ...]) -> Service | None:
-    """Return the installed service that ``service show`` names; None where the words are those of ``run``."""
-    from llama_runner.core.errors import SourceError  # noqa: PLC0415 - not for --help
-    from llama_runner.request.system_services import ServiceRefused  # noqa: PLC0415
-    from llama_runner.sources.resolve_source import open_source  # noqa: PLC0415
-
-    if name is not None:
-        return None if words else _services(None).find(name)
-    if len(words) != 1 or words[0].startswith("-"):
-        return None
-    try:
-        return _services(None).find(words[0])
-    except ServiceRefused:
-        if words[0].partition(":")[0] != "demo" and not is_declared(words[0]):
-            with suppress(SourceError):
-                open_source(words[0])
-                return None
-            raise
-        return None
-
-
-@service.command()
-@_service_json
-@click.argument("name", cls=shared.CompletedArgument)
-def uninstall(name: str, as_json: bool) -> None:
-    """Remove a unit and print how to stop its server."""
-    removed = _services(None).remove(name)
-    if as_json:
-        click.echo(json.dumps(removed.to_json()))
-        return
-    say(f"removed   {removed.path}", f"stop      {removed.stop}")
-
-
-def _service(
-    name: str | None, words: tuple[str, ...], *, check: str | None = None, system: bool = False
-) -> tuple[Services, Service]:
-    """Return the services, and the one for these words, which must be such that ``run`` takes them.
-
-    ``check``: what ``run`` looks at before its work is looked at too, the port only where it says ``port``.
-    """
-    from llama_runner.cli.run_cmd import run  # noqa: PLC0415 - not for --help
-
-    extra = click.get_current_context().obj or ()
-    context = run.make_context("llama-runner run", list(words), obj=extra)
-    with context:
-        given = arguments_of(context.params)
-        take_declared(given)
-        options = shared.server_options(given)
-        words = (*words, *(f"--config={path}" for path in about_config(given).values() if not given["config"]))
-    if options.api_key:
-        raise click.UsageError("a key that is made anew at each start is of no use; use --api-key-file")
-    if given["detach"]:
-        raise click.UsageError("the system holds it: leave --detach out")
-    sources = ("model", "hf_model", "gguf_path", "safetensors_dir")
-    source = next((str(given[of]) for of in sources if given[of]), "demo" if given["demo"] else None)
-    if source is None:
-        raise click.UsageError("say which model, as for run")
-    runner = _runner(given)
-    command = (*words, *(("--", *extra) if extra else ()))
-    named = name or Path(source).name
-    made = runner.services.of_command(command, name=named, inherit_environment=given["llama_env"], system=system)
-    if check is not None:
-        runner.check(server=options, **shared.keywords(given))
-    if check == "port":
-        from llama_runner.serving.port_check import check_port  # noqa: PLC0415 - not for --help
-
-        check_port(options.host, options.port, runner.servers)
-    return runner.services, made
-
-
-def _services(root: str | None) -> Services:
-    return _runner({"root": root}).services
 
 
 def _runner(given: dict[str, Any]) -> Runner:

@@ -11,7 +11,7 @@ from llama_runner.cli.arguments import PROGRAMS, REMOTE, keywords, server_option
 from llama_runner.cli.declared_model_arguments import takes_declared
 from llama_runner.core.sizes import parse_size
 from llama_runner.request import artifact_options, run_options
-from llama_runner.serving.llama_server import server_options as server_definitions
+from llama_runner.serving.llama_server import option_definitions as server_definitions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -171,6 +171,9 @@ def _int(number: float | None) -> int | None:
 
 store = made_from(run_options.STORE)
 device = made_from(option for option in artifact_options.PROGRAMS if option.name == "device")
+with_sha256 = option(
+    "--with-sha256", is_flag=True, help="Compute the SHA-256 of the result if its record lacks it, and record it."
+)
 sha256 = made_from(option for option in artifact_options.PROGRAMS if option.name == "sha256")
 building = made_from(artifact_options.BUILD)
 remote = made_from(artifact_options.REMOTE)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llama_runner.cli.progress_bars import ProgressBars
-    from llama_runner.config.deployment import DeploymentPlan
+    from llama_runner.config.prepare_declared_models import DeploymentPlan
     from llama_runner.request.result_types import PlanResult, Prepared
     from llama_runner.serving.running_server import RunningServer
     from llama_runner.serving.server_process import Server
@@ -110,6 +110,8 @@ class Printer:
             text = f"{size_text(event.done)} of {size_text(event.total)}{self._rate(event, now)}"
         else:
             text = f"{event.done} of {event.total} {event.unit}"
+            if isinstance(event, events.TrainingProgress):
+                text += f", loss {event.loss:.4g}"
         return printable(f"{event.step:<9} {share:4.0%}  {text}")
 
     def _rate(self, event: events.StepProgress, now: float) -> str:
@@ -248,9 +250,9 @@ def deployment_plan(forecast: DeploymentPlan) -> list[str]:
     return [*lines, *(f"launch    {name}: {shlex.join(spec.argv())}" for name, spec in forecast.launches.items())]
 
 
-def prepared(of: Prepared) -> str:
-    """Return where everything is."""
-    lines = [f"model     {of.model}", f"server    {of.server}"]
+def prepared(of: Prepared, sha256: str | None = None) -> str:
+    """Return where everything is, and the SHA-256 of the model if it is given."""
+    lines = [f"model     {of.model}", *([f"sha256    {sha256}"] if sha256 else []), f"server    {of.server}"]
     text = joined([*lines, f"check     {of.check['summary']}"] if of.check.get("summary") else lines)
     return f"{text}\n{quality(of.quality)}" if of.quality else text
 
@@ -357,6 +359,8 @@ def status(of: Status) -> str:
         there = size_text(artifact.bytes) if artifact.present else "only its record is here"
         lines.append(f"{artifact.step:<9} {artifact.path}  ({there})")
     lines += [f"unfinished {name}  ({size_text(count)})" for name, count in of.unfinished.items()]
+    if of.sessions["count"]:
+        lines.append(f"sessions  {of.sessions['count']}  ({size_text(of.sessions['bytes'])})")
     lines += [f"{'failed' if server['failure'] else 'running':<9} {running(server)}" for server in of.servers]
     if len(lines) == 1:
         lines.append("empty: nothing was made here yet")

@@ -1,10 +1,13 @@
-"""``up``, ``down``, ``reload`` and ``gateway``: the declared models together."""
+"""``up``, ``down``, ``reload``, ``gateway`` and ``ui``: the declared models together."""
 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
+import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,12 +20,15 @@ from llama_runner.cli.escaped_output import say, unblock_streams
 from llama_runner.cli.help import GroupedCommand
 from llama_runner.config.errors import no_config_error
 from llama_runner.core.printable_text import printable
+from llama_runner.serving.gateway_process import page_address
+from llama_runner.serving.server_entry import ServerEntry
+from llama_runner.system.platforms import IS_MACOS, IS_WINDOWS
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import ModuleType
 
-    from llama_runner.config.deployment import Deployment
-    from llama_runner.serving.server_entry import ServerEntry
+    from llama_runner.config.prepare_declared_models import Deployment
 
 _LOCKED = shared.option("--locked", is_flag=True, help="Fail if anything differs from the lock file.")
 _LISTEN = shared.option(
@@ -46,6 +52,9 @@ _DETACH = shared.option("--detach", is_flag=True, help="Run in the background an
 @_DETACH
 @_LISTEN
 @_LOG_PROMPTS
+@shared.option(
+    "--open", is_flag=True, help="Open the page of the gateway in the browser; it then serves a single model too."
+)
 def up(**given: Any) -> None:
     """Prepare the declared models and serve them.
 
@@ -58,11 +67,14 @@ def up(**given: Any) -> None:
     if given["dry_run"]:
         found = deployment.plan()
         say(json.dumps(found.to_json())) if given["as_json"] else say(*text_output.deployment_plan(found))
-    elif deployment.is_one_server and not (given["listen"] or given["log_prompts"]):
+    elif deployment.is_one_server and not (given["listen"] or given["log_prompts"] or given["open"]):
         _run_one(given, deployment)
     elif given["detach"]:
         more = {name: given[name] for name in ("locked", "listen", "log_prompts")}
-        _tell(runner.up(*given["names"], config=path, **more), given)
+        entry = runner.up(*given["names"], config=path, gateway=given["open"], **more)
+        _tell(entry, given)
+        if given["open"] and not given["as_json"]:
+            _open(page_address(entry["urls"]))
     else:
         deployment.prepare(runner.prepare)
         _serve(deployment, given)
@@ -87,6 +99,36 @@ def gateway(**given: Any) -> None:
         _tell(deployment.start_gateway(given["listen"], log_prompts=given["log_prompts"]), given)
     else:
         _serve(deployment, given)
+
+
+@click.command(cls=GroupedCommand, examples=("llama-runner ui", "llama-runner ui --no-open"))
+@shared.store
+@_LISTEN
+@shared.option("--no-open", is_flag=True, help="Print the address and open no browser.")
+def ui(**given: Any) -> None:
+    """Open the page that manages models in the browser.
+
+    The gateway serves it; where none runs for the configuration, one is started in the background. Without a
+    configuration file an empty one is written to the root.
+    """
+    load_gateway()
+    path = config_path(given)
+    entry = runner_for(given).ui(config=path, listen=given["listen"])
+    page = page_address(entry["urls"])
+    if path is None and not given["as_json"]:
+        say(f"created   {entry['config']}")
+    _tell(ServerEntry({**entry, "page": page}), {**given, "config": entry["config"]})
+    if not (given["no_open"] or given["as_json"]):
+        _open(page)
+
+
+def _open(page: str) -> None:
+    """Open an address in the browser of the user, where this is a session with a screen or ``BROWSER`` is set."""
+    has_screen = IS_MACOS or IS_WINDOWS or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+    if has_screen or os.environ.get("BROWSER"):
+        import webbrowser  # noqa: PLC0415 - only then
+
+        webbrowser.open(page)
 
 
 @click.command(cls=GroupedCommand)
@@ -127,6 +169,8 @@ def _tell(entry: ServerEntry, given: dict[str, Any]) -> None:
     if given["as_json"]:
         click.echo(json.dumps({name: value for name, value in entry.items() if name != "launch"}))
         return
+    if entry.get("page"):
+        say(f"page      {entry['page']}")
     say(f"ready     {' '.join(entry.get('urls') or [entry.url])}", f"process   {entry.pid}", f"log       {entry.log}")
     if entry.get("models"):
         say(f"models    {', '.join(map(printable, entry['models']))}")
@@ -145,23 +189,31 @@ def _run_one(given: dict[str, Any], deployment: Deployment) -> None:
 
 def _serve(deployment: Deployment, given: dict[str, Any]) -> None:
     """Serve with the gateway in this process, until a signal."""
+    gateway = load_gateway()
+    unblock_streams()
+    arguments = deployment.gateway_arguments(given["listen"], log_prompts=given["log_prompts"])
+    gateway.serve(arguments, None if given["as_json"] else partial(_show, opens=given.get("open", False)))
+
+
+def load_gateway() -> ModuleType:
+    """Return the module of the gateway's process. Raises the error of a missing extra."""
     try:
         from llama_runner.gateway import main_process  # noqa: PLC0415 - loads aiohttp
     except ModuleNotFoundError as error:
         from llama_runner.config.errors import no_gateway_error  # noqa: PLC0415 - only then
 
         raise no_gateway_error(error.name) from None
-    unblock_streams()
-    arguments = deployment.gateway_arguments(given["listen"], log_prompts=given["log_prompts"])
-    main_process.serve(arguments, None if given["as_json"] else _show)
+    return main_process
 
 
-def _show(line: str) -> None:
+def _show(line: str, *, opens: bool) -> None:
     """Print the events of the gateway that concern the user. All of them, and the requests, are in its log."""
     said = json.loads(line)
     match said.get("event"):
         case "gateway_ready":
             say(*(f"ready     {url}" for url in said["urls"]), f"models    {', '.join(map(printable, said['models']))}")
+            if opens:  # some browsers block whoever starts them
+                threading.Thread(target=_open, args=[page_address(said["urls"])], daemon=True).start()
         case "warned" | "reload_failed":
             say(f"warning: {said.get('text') or said.get('error')}", err=True)
             if said.get("hint"):

@@ -13,7 +13,7 @@ from llama_runner.cli.command_runner import runner_for
 from llama_runner.cli.escaped_output import say
 from llama_runner.cli.gc_cmds import Duration
 from llama_runner.core.errors import Interrupted, StoreError
-from llama_runner.core.sizes import size_text
+from llama_runner.core.sizes import count_text, size_text
 
 
 class Since(Duration):
@@ -73,8 +73,12 @@ def verify(**given: Any) -> None:
         for path, why in found.unverified.items():
             say(f"{'not read':<11} {path}   ({why})")
         rate = f", {size_text(found.bytes / found.seconds)}/s" if found.seconds >= 1 else ""
-        skipped = f"; {found.skipped} files were read before" if found.skipped else ""
-        say(f"verified {found.artifacts} artifacts, {size_text(found.bytes)}{rate}{skipped}", err=True)
+        skipped = (
+            f"; {count_text(found.skipped, 'file')} {'was' if found.skipped == 1 else 'were'} read before"
+            if found.skipped
+            else ""
+        )
+        say(f"verified {count_text(found.artifacts, 'artifact')}, {size_text(found.bytes)}{rate}{skipped}", err=True)
     if found.wrong:
         hint = "llama-runner verify --repair makes or fetches them again" if not given["repair"] else None
         count = len(found.wrong)

@@ -9,6 +9,7 @@ import httpx2
 from llama_runner.client import requests_to_server
 from llama_runner.client.connection import TIMEOUT_S, Connection
 from llama_runner.client.streamed_reply import StreamAccumulator
+from llama_runner.core.adapter_scales import AdapterScales
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -121,7 +122,9 @@ class AsyncClient(AsyncRequests):
         api_key: str | None = None,
         certificate: Path | None = None,
         timeout: float = TIMEOUT_S,
+        adapters: AdapterScales | None = None,
     ) -> None:
+        self._adapters = adapters or AdapterScales()
         self._connection = Connection(url, api_key, certificate, timeout)
         with self._connection.raise_client_errors():
             self._http = httpx2.AsyncClient(**self._connection.client(httpx2.AsyncHTTPTransport))
@@ -137,6 +140,7 @@ class AsyncClient(AsyncRequests):
         return self._connection.openai
 
     async def _send(self, call: Call[T]) -> T:
+        call = call.adapted(self._adapters)
         with self._connection.raise_client_errors():
             response = await self._http.request(
                 call.method, call.path, content=call.content, headers=requests_to_server.JSON_HEADERS
@@ -144,7 +148,7 @@ class AsyncClient(AsyncRequests):
         return call.result(self.url, response.status_code, response.content)
 
     def _stream(self, call: Call[Reply]) -> AsyncStream:
-        return AsyncStream(self._http, self._connection, call)
+        return AsyncStream(self._http, self._connection, call.adapted(self._adapters))
 
     async def close(self) -> None:
         """Close the connections."""

@@ -1,14 +1,18 @@
-"""Builds requests to llama-server, each with the parser of its response. Pure; ``sync_client`` sends them."""
+"""Builds the requests to llama-server: path and JSON body of each. Pure.
+
+``reply_parsing`` parses the responses into the values of ``reply_types``; ``sync_client`` and ``async_client`` send.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from llama_runner.client.errors import RequestNotSent, StrangeAnswer, response_error
 from llama_runner.client.reply_parsing import metrics_of, props_of, reply_of, vectors_of
 from llama_runner.client.reply_types import Json, Metrics, Props, Reply, Slot
+from llama_runner.core.adapter_scales import GENERATING, AdapterScales, scale_list
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +32,8 @@ if TYPE_CHECKING:
         """The reply ends before any of these texts."""
         schema: Mapping[str, Any] | None
         """A JSON schema for the reply."""
+        adapter: str | Mapping[str, float] | None
+        """LoRA adapters of the server: ``"a"``, ``"a+b"``, ``{"a": 0.5}``; ``""``: none; None: as it was started."""
         more: Mapping[str, Any]
         """Further members of llama-server's request: ``{"cache_prompt": False}``."""
 
@@ -59,9 +65,20 @@ class Call(Generic[T]):
 
     method: str
     path: str
-    body: Json | None
+    body: Any
+    """JSON; None: without one."""
     read: Callable[[Any], T]
     """Parses the response: JSON, or text if it is not JSON. ``LookupError`` and the like mean ``StrangeAnswer``."""
+    adapter: str | Mapping[str, float] | None = None
+    """The adapters that were chosen; None: none were."""
+
+    def adapted(self, adapters: AdapterScales) -> Call[T]:
+        """Return the request with the full list of a server's adapters. ``UsageError`` for an unknown adapter."""
+        if not isinstance(self.body, dict) or self.path not in GENERATING or "lora" in self.body:
+            return self
+        if not adapters.names and self.adapter is None:
+            return self
+        return replace(self, body={**self.body, **adapters.members(self.adapter)})
 
     @property
     def content(self) -> bytes | None:
@@ -91,18 +108,20 @@ class Call(Generic[T]):
 
 def chat(messages: Messages, *, stream: bool = False, **options: Any) -> Call[Reply]:  # noqa: ANN401 - see ``ChatOptions``
     """Return the request for the next message of a conversation."""
+    adapter = options.pop("adapter", None)
     conversation = [{"role": "user", "content": messages}] if isinstance(messages, str) else [*messages]
     if (system := options.pop("system", None)) is not None:
         conversation.insert(0, {"role": "system", "content": system})
     body = {"messages": conversation, **_sampling(options, stream=stream)}
     if (schema := body.pop("json_schema", None)) is not None:
         body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
-    return Call("POST", "/v1/chat/completions", body, reply_of)
+    return Call("POST", "/v1/chat/completions", body, reply_of, adapter)
 
 
 def complete(prompt: str, *, stream: bool = False, **options: Any) -> Call[Reply]:  # noqa: ANN401 - see ``SamplingOptions``
     """Return the request for the continuation of a text, without a chat template."""
-    return Call("POST", "/v1/completions", {"prompt": prompt, **_sampling(options, stream=stream)}, reply_of)
+    adapter = options.pop("adapter", None)
+    return Call("POST", "/v1/completions", {"prompt": prompt, **_sampling(options, stream=stream)}, reply_of, adapter)
 
 
 def embed(texts: Sequence[str]) -> Call[list[list[float]]]:
@@ -120,6 +139,11 @@ def props() -> Call[Props]:
 def metrics() -> Call[Metrics]:
     """Return the request for the counters; the server needs ``--metrics``."""
     return Call("GET", "/metrics", None, metrics_of)
+
+
+def set_adapters(adapters: AdapterScales) -> Call[None]:
+    """Return the request that sets the scales of requests that choose no adapters. Valid before any other request."""
+    return Call("POST", "/lora-adapters", scale_list(adapters.scales), lambda _found: None)
 
 
 def slots() -> Call[list[Slot]]:

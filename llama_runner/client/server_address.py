@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
+from llama_runner.core.loopback import is_loopback
+
 if TYPE_CHECKING:
     import ssl
     from pathlib import Path
 
 _SOCKET = "unix://"
 _WILDCARD_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - a server that listens everywhere is asked here
-_LOOPBACK = ("localhost", "127.", "::1")
 
 
 class ServerAddress:
@@ -36,7 +37,7 @@ class ServerAddress:
     @property
     def is_local(self) -> bool:
         """Whether it is a UNIX socket or a loopback address, which no proxy can reach."""
-        return self.socket is not None or self.host.startswith(_LOOPBACK)
+        return self.socket is not None or is_loopback(self.host)
 
 
 def trust_only(certificate: Path | None) -> ssl.SSLContext:

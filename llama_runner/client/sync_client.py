@@ -9,6 +9,7 @@ import httpx2
 from llama_runner.client import requests_to_server
 from llama_runner.client.connection import TIMEOUT_S, Connection
 from llama_runner.client.streamed_reply import StreamAccumulator
+from llama_runner.core.adapter_scales import AdapterScales
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -119,7 +120,8 @@ class Requests:
 class Client(Requests):
     """A client of a running server. Use it as a context manager, or call ``close``.
 
-    ``certificate``: a self-signed certificate of the server; ``timeout``: maximum seconds without data.
+    ``certificate``: a self-signed certificate of the server; ``timeout``: maximum seconds without data;
+    ``adapters``: the LoRA adapters that the server has loaded.
     """
 
     def __init__(
@@ -129,7 +131,9 @@ class Client(Requests):
         api_key: str | None = None,
         certificate: Path | None = None,
         timeout: float = TIMEOUT_S,
+        adapters: AdapterScales | None = None,
     ) -> None:
+        self._adapters = adapters or AdapterScales()
         self._connection = Connection(url, api_key, certificate, timeout)
         with self._connection.raise_client_errors():
             self._http = httpx2.Client(**self._connection.client(httpx2.HTTPTransport))
@@ -145,6 +149,7 @@ class Client(Requests):
         return self._connection.openai
 
     def _send(self, call: Call[T]) -> T:
+        call = call.adapted(self._adapters)
         with self._connection.raise_client_errors():
             response = self._http.request(
                 call.method, call.path, content=call.content, headers=requests_to_server.JSON_HEADERS
@@ -152,7 +157,7 @@ class Client(Requests):
         return call.result(self.url, response.status_code, response.content)
 
     def _stream(self, call: Call[Reply]) -> Stream:
-        return Stream(self._http, self._connection, call)
+        return Stream(self._http, self._connection, call.adapted(self._adapters))
 
     def close(self) -> None:
         """Close the connections."""

@@ -13,7 +13,9 @@ from llama_runner.config.layers import Resolved, resolved
 from llama_runner.config.presets import PRESETS
 from llama_runner.config.read_config_file import Reader
 from llama_runner.config.table_types import Adapter, Gateway, Memory, Model, Settings, StoreTable, Variant
+from llama_runner.config.value_types import path_of
 from llama_runner.core.immutable_values import Value
+from llama_runner.sources.adapter_option import is_adapter_name, is_bare_name, is_local
 from llama_runner.store.layout import user_path
 
 if TYPE_CHECKING:
@@ -136,6 +138,8 @@ def _settings(table: Mapping[str, Any]) -> Settings:
 def _fields(table: Mapping[str, Any]) -> dict[str, Any]:
     """Return a table as the fields of ``Settings``: options of ``run`` under ``options``."""
     fields = {key: value for key, value in table.items() if key in Model.fields and key != "options"}
+    if isinstance(sessions := fields.get("sessions"), dict):
+        fields["sessions"] = {key: str(value) if isinstance(value, Path) else value for key, value in sessions.items()}
     return {**fields, "options": {key: value for key, value in table.items() if key not in fields}}
 
 
@@ -144,10 +148,15 @@ def _model(name: str, table: Mapping[str, Any], reader: Reader) -> Model:
     variants = {key: Variant(key, **each) for key, each in table.get("variants", {}).items()}
     adapters = {}
     for key, each in table.get("adapters", {}).items():
-        if "path" in each:
-            adapters[key] = Adapter(key, **each)
-        elif not reader.has_mistake(*keys, "adapters", key, "path"):
-            reader.add(None, (*keys, "adapters", key), "has no path", f"the keys here are {', '.join(sorted(ADAPTER))}")
+        adapter_keys = (*keys, "adapters", key)
+        if not is_adapter_name(key):
+            reader.add(None, adapter_keys, f"{key!r} is no name of an adapter", "use letters, digits, '.', '_' and '-'")
+        elif "path" in each and "source" in each:
+            reader.add(None, adapter_keys, "path and source both name an adapter", "give one")
+        elif "path" in each or "source" in each:
+            adapters[key] = _adapter(key, each, reader.place_of(adapter_keys).parent)
+        elif not any(reader.has_mistake(*adapter_keys, name) for name in ("path", "source")):
+            reader.add(None, adapter_keys, "has no path", f"the keys here are {', '.join(sorted(ADAPTER))}")
     fields = {**_fields(table), "variants": variants, "adapters": adapters}
     model = Model(name=name, path=reader.place_of(keys), **fields)
     sources = [key for key in ("source", *SOURCES) if table.get(key)]
@@ -156,6 +165,13 @@ def _model(name: str, table: Mapping[str, Any], reader: Reader) -> Model:
     elif not sources and not _is_told(reader, keys):
         reader.add(None, keys, "has no source", 'write source = "ORG/MODEL", a file or a directory')
     return model
+
+
+def _adapter(name: str, table: Mapping[str, Any], base: Path) -> Adapter:
+    """Return an adapter; a source that is a path becomes one."""
+    if (source := table.get("source")) is not None and is_local(source, base) and not is_bare_name(source, base):
+        table = {**{key: value for key, value in table.items() if key != "source"}, "path": path_of(source, base)}
+    return Adapter(name, **table)
 
 
 def _is_told(reader: Reader, keys: tuple[str, ...]) -> bool:

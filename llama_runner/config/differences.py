@@ -9,7 +9,7 @@ from llama_runner.core.immutable_values import Value
 
 if TYPE_CHECKING:
     from llama_runner.config.config import Config
-    from llama_runner.config.deployment import Deployment
+    from llama_runner.config.prepare_declared_models import Deployment
 
 _ABSENT = object()
 

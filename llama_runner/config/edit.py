@@ -7,28 +7,24 @@ the table before it. Every result is compared with the value that it should have
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
-import stat
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.config.config import Config
 from llama_runner.config.errors import ConfigError, dotted
 from llama_runner.config.key_path import Keys, read_key, read_typed
-from llama_runner.config.read_config_file import LARGEST, can_be_name, text_of
+from llama_runner.config.read_config_file import can_be_name, text_of
 from llama_runner.config.toml import TOMLDecodeError, loads
 from llama_runner.config.toml_statements import renamed, without
-from llama_runner.core.errors import StoreError, UsageError
+from llama_runner.config.write_config_files import locked, write, write_all
+from llama_runner.core.errors import UsageError
 from llama_runner.core.immutable_values import Value
 from llama_runner.core.printable_text import printable
-from llama_runner.system.files import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-
-_LOCK_TIMEOUT_S = 30.0
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
 
 
 class Change(Value):
@@ -104,28 +100,29 @@ class KeyChange(Value):
     is_unset: bool = False
 
 
-def change_keys(path: Path, changes: Iterable[KeyChange], *, apply: bool = True) -> list[Change]:
+def change_keys(
+    path: Path, changes: Iterable[KeyChange], *, apply: bool = True, text: str | None = None
+) -> list[Change]:
     """Change several keys, in this order; return the change of each file. Without ``apply`` nothing is written.
 
-    Nothing is written if one of them is refused. Raises as ``set_value`` and ``unset``, and ``StoreError`` if a
-    file was changed meanwhile.
+    Nothing is written if one of them is refused. ``text`` is that of the file that the changes are for. Raises as
+    ``set_value`` and ``unset``, and ``StoreError`` if a file was changed meanwhile.
     """
-    before: dict[Path, str] = {}
-    after: dict[Path, str] = {}
+    before: dict[Path, str] = {} if text is None else {path: text}
+    after = dict(before)
     for each in changes:
-        config = _loaded(path, after)
-        keys = read_key(each.key, _names(config))
+        keys = read_key(each.key, _names(config := _loaded(path, after)))
         file = _file_of(config, path, keys)
-        before.setdefault(file, text := after.get(file) or text_of(file, ()))
-        make = _without_key(path, text, keys) if each.is_unset else _with_value(path, text, keys, each.value)
-        after[file] = _compared(file, keys, *make)
+        if file not in after:
+            before[file] = after[file] = text_of(file, ())
+        made = (
+            _without_key(path, after[file], keys) if each.is_unset else _with_value(path, after[file], keys, each.value)
+        )
+        after[file] = _compared(file, keys, *made)
     _check(path, before, after)
     if apply:
-        for file, text in after.items():
-            if text != before[file]:
-                with _locked(file) as target:
-                    _write(target, before[file], text)
-    return [Change(file, before[file], text) for file, text in after.items()]
+        write_all(before, after)
+    return [Change(file, before[file], after[file]) for file in after]
 
 
 def _compared(file: Path, keys: Keys, after: str, expected: dict[str, Any]) -> str:
@@ -213,29 +210,29 @@ def replace_text(path: Path, text: str, *, before: str, insist: bool = False) ->
     """
     if not insist:
         Config.load(path, text=text)
-    with _locked(path) as target:
-        _write(target, before, text)
+    with locked(path) as target:
+        write(target, before, text)
     return Change(path, before, text)
 
 
 def write_new(path: Path, text: str, *, force: bool = False) -> None:
     """Write a configuration file. Raises ``UsageError`` if it exists, unless ``force``, and ``ConfigError``."""
     Config.load(path, text=text)
-    with _locked(path) as target:
+    with locked(path) as target:
         if os.path.lexists(target) and not force:
             raise UsageError(f"{path} exists", hint="--add puts a model into it, --force replaces it")
-        _write(target, None, text)
+        write(target, None, text)
 
 
 def _change(path: Path, keys: Keys, change: Callable[[str], tuple[str, dict[str, Any]]]) -> Change:
     """Change the file that a key is in, or would be in."""
     file = _file_of(_loaded(path), path, keys)
-    with _locked(file) as target:
+    with locked(file) as target:
         before = text_of(file, ())
         after = _compared(file, keys, *change(before))
         if after != before:
             _check(path, {file: before}, {file: after})
-            _write(target, before, after)
+            write(target, before, after)
     return Change(file, before, after)
 
 
@@ -259,8 +256,7 @@ def _loaded(path: Path, texts: Mapping[Path, str] | None = None) -> Config | Non
     try:
         return Config.load(path, texts=texts)
     except ConfigError:
-        text = (texts or {}).get(path) or text_of(path, ())
-        _parsed(path, text)
+        _parsed(path, texts[path] if texts and path in texts else text_of(path, ()))
         return None
 
 
@@ -327,52 +323,3 @@ def _deleted(text: str, keys: Keys) -> str:
     document = tomlkit.parse(text)
     del _at(document, keys[:-1])[keys[-1]]
     return tomlkit.dumps(document)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[Path]:
-    """Yield the file behind symbolic links; one process at a time changes it, where locks are possible."""
-    from filelock import FileLock, Timeout  # noqa: PLC0415 - only for changes
-    from platformdirs import user_cache_path  # noqa: PLC0415
-
-    try:
-        target = Path(os.path.realpath(path, strict=path.exists()))
-    except (OSError, ValueError) as error:
-        raise _not_written(path, error) from error
-    name = hashlib.sha256(os.fsencode(target)).hexdigest()[:16]
-    lock = user_cache_path("llama_runner", appauthor=False) / "config-locks" / f"{name}.lock"
-    held = FileLock(lock)
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        held.acquire(timeout=_LOCK_TIMEOUT_S)
-    except Timeout:
-        raise StoreError(f"{path}: another process changes it", hint="wait until it is done") from None
-    except OSError:  # no place for locks; the text is compared before it is replaced
-        yield target
-        return
-    try:
-        yield target
-    finally:
-        held.release()
-
-
-def _write(target: Path, before: str | None, after: str) -> None:
-    """Replace the text of a file, with its mode and owner; ``before`` is what it was."""
-    content = after.encode()
-    if len(content) > LARGEST:
-        raise UsageError(f"{target} would be larger than the limit of {LARGEST} bytes")
-    try:
-        if before is not None and text_of(target, ()) != before:
-            raise StoreError(f"{target} was changed by another process", hint="run the same command again")
-        about = target.stat() if target.exists() else None
-        write_atomically(target, content, durable=True, mode=0o666 if about is None else stat.S_IMODE(about.st_mode))
-        if about is not None:
-            with suppress(OSError, AttributeError):
-                target.chmod(stat.S_IMODE(about.st_mode))
-                os.chown(target, about.st_uid, about.st_gid)
-    except OSError as error:
-        raise _not_written(target, error) from error
-
-
-def _not_written(path: Path, error: Exception) -> StoreError:
-    return StoreError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from llama_runner.config import export_ini, export_llama_swap
 from llama_runner.config.export_models import Exported, Exports
 from llama_runner.core.errors import LlamaRunnerError, UsageError
+from llama_runner.system.platforms import IS_WINDOWS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -26,7 +26,7 @@ def export_config(
     to: str,
     *,
     flags: ServerFlags | None = None,
-    windows: bool = os.name == "nt",
+    windows: bool = IS_WINDOWS,
 ) -> Exported:
     """Return the file that another program reads; ``to`` is one of ``FORMATS``.
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_runner.store.layout import user_path
+from llama_runner.system.platforms import IS_MACOS, IS_WINDOWS, user_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -53,7 +53,7 @@ def find_config(
 
 def user_config(environment: Mapping[str, str]) -> str:
     """Return the path of the user's own configuration file."""
-    if sys.platform in ("win32", "darwin"):
+    if IS_WINDOWS or IS_MACOS:
         from platformdirs import user_config_path  # noqa: PLC0415 - elsewhere it is not worth the time
 
         return str(user_config_path("llama_runner", appauthor=False) / FILE_NAME)
@@ -70,7 +70,7 @@ def _is_ours(path: str, warn: Callable[[str], None]) -> bool:
         return False
     if not stat.S_ISREG(found.st_mode):
         return False
-    if os.name != "nt" and found.st_uid not in (0, os.geteuid()):
+    if not IS_WINDOWS and found.st_uid not in (0, user_id()):
         warn(f"{path} belongs to another user and is not read; --config {path} reads it")
         return False
     return True

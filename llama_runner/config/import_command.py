@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from llama_runner.config.import_report import Kind
-    from llama_runner.config.import_state import Context
+    from llama_runner.config.imported_configuration import Context
 
 NAME = "command"
 _PROGRAM = re.compile(r"(?i)(?:.*[/\\])?(?:llama-server(?:[-_.][\w.-]*)?|server(?:\.exe)?)")

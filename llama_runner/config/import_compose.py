@@ -21,7 +21,7 @@ from llama_runner.config.split_command_line import UnclosedQuote, Word, split_co
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from llama_runner.config.import_state import Context
+    from llama_runner.config.imported_configuration import Context
 
 NAME = "compose"
 _VARIABLE = re.compile(r"\$(\$|([A-Za-z_]\w{0,127})|\{([A-Za-z_]\w{0,127})(?:(:?[-?+])([^{}]*))?\})")

@@ -8,11 +8,11 @@ from llama_runner.config.import_options import name_of
 from llama_runner.config.import_report import ImportFailed
 from llama_runner.config.import_yaml import YamlNode, read_yaml
 from llama_runner.config.imported_model import KEY_FILE
-from llama_runner.core.csv_row import format_row
+from llama_runner.core.llama_cpp_csv import format_row
 
 if TYPE_CHECKING:
     from llama_runner.config.import_options import ModelDraft
-    from llama_runner.config.import_state import Context
+    from llama_runner.config.imported_configuration import Context
 
 NAME = "hugind"
 
@@ -193,7 +193,7 @@ def _is_empty(value: object) -> bool:
 
 
 class _Takes:
-    """What keys become that are no option of llama-server."""
+    """Handlers of the keys that are not options of llama-server."""
 
     @staticmethod
     def server_host(draft: ModelDraft, node: YamlNode, context: Context) -> None:

@@ -9,7 +9,7 @@ from llama_runner.config.import_report import ImportFailed
 
 if TYPE_CHECKING:
     from llama_runner.config.import_options import ModelDraft
-    from llama_runner.config.import_state import Context
+    from llama_runner.config.imported_configuration import Context
 
 NAME = "ini"
 _SECTION = re.compile(r"\[([^\]]+)\][ \t]*(?:[;#].*)?")

@@ -15,7 +15,7 @@ from llama_runner.config.split_command_line import UnclosedQuote, split_command
 if TYPE_CHECKING:
     from llama_runner.config.import_options import ModelDraft
     from llama_runner.config.import_report import Kind
-    from llama_runner.config.import_state import Context
+    from llama_runner.config.imported_configuration import Context
 
 NAME = "llama-swap"
 _MACRO = re.compile(r"\$\{([A-Za-z0-9_-]{1,64}|env\.[A-Za-z_]\w{0,127})\}")

@@ -11,7 +11,7 @@ from llama_runner.config.import_report import ImportFailed
 
 if TYPE_CHECKING:
     from llama_runner.config.import_options import ModelDraft
-    from llama_runner.config.import_state import Context
+    from llama_runner.config.imported_configuration import Context
 
 NAME = "modelfile"
 _INSTRUCTIONS = [
@@ -103,7 +103,7 @@ def _take_source(draft: ModelDraft, each: _Instruction, context: Context) -> str
 
 
 class _Takes:
-    """What each instruction becomes."""
+    """Handlers of the instructions."""
 
     @staticmethod
     def parameter(draft: ModelDraft, each: _Instruction, _context: Context) -> None:

@@ -1,4 +1,4 @@
-"""Turns options of llama-server into the table of a model: command lines, variables and presets come through here."""
+"""Turns options of llama-server into the table of a model, for command lines, variables and presets alike."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from llama_runner.config.import_paths import PathNotTaken
 from llama_runner.config.imported_model import KEY_FILE, ModelTable, holds_secret
 from llama_runner.config.known_keys import MODEL_OPTIONS, SAMPLING_FLAGS
-from llama_runner.core.csv_row import format_row, parse_row
+from llama_runner.core.llama_cpp_csv import format_row, parse_row
 from llama_runner.serving.llama_server.option_paths import takes_path
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class ModelDraft(ModelTable):
             self.take(word.line, found, [value] if equals else values, " ".join((word.text, *values)))
 
     def take(self, line: int, found: tuple[ServerFlag, str], values: list[str], written: str | None = None) -> None:
-        """Take an option in a spelling, with its values. ``written``: as it stands in the foreign file."""
+        """Take an option by one of its spellings, with its values. ``written`` is its text in the foreign file."""
         flag, name = found
         on = name not in flag.negations
         text = written or " ".join((name, *values))

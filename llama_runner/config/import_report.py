@@ -67,7 +67,7 @@ class Imported(Value):
 
     @property
     def not_taken(self) -> tuple[ImportedItem, ...]:
-        """What has no counterpart here, and secrets."""
+        """The items without a counterpart here, and the secrets."""
         return tuple(item for item in self.items if item.kind in ("not taken", "secret"))
 
     def to_json(self) -> dict[str, Any]:

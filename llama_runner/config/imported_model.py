@@ -9,7 +9,7 @@ from llama_runner.config.errors import dotted
 from llama_runner.config.import_paths import with_variables
 from llama_runner.config.import_report import MOST_PARTS, too_many_parts_error
 from llama_runner.config.read_config_file import can_be_name
-from llama_runner.config.value_types import has_secret
+from llama_runner.config.secret_check import has_secret
 from llama_runner.core.url_redaction import redacted
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class ModelTable:
         self._items: list[tuple[int, str, Kind, tuple[str, ...], str]] = []
 
     def put(self, line: int, text: str, keys: tuple[str, ...], value: Any, note: str = "") -> None:  # noqa: ANN401 - TOML
-        """Set a key, and report the text that says so."""
+        """Set a key, and report the foreign text that sets it."""
         if holds_secret(value):
             self._report.secret(line, ".".join(keys), [value], KEY_FILE)
             return
@@ -61,7 +61,7 @@ class ModelTable:
             self._add(line, text, "taken", ("aliases",), note)
 
     def skip(self, line: int, text: str, note: str, kind: Kind = "not taken") -> None:
-        """Report a text that becomes no key."""
+        """Report a foreign text that sets no key."""
         self._add(line, text, kind, (), note)
 
     def _add(self, line: int, text: str, kind: Kind, keys: tuple[str, ...], note: str) -> None:

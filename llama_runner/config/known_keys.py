@@ -88,7 +88,7 @@ _OF_MODELS = (
         "sessions",
         (),
         "life cycle",
-        "Keep conversations over a restart; not implemented yet.",
+        "Keep conversations over a restart of the model; true, or a table (below).",
         kind="flag",
         default=False,
     ),
@@ -103,6 +103,21 @@ _OF_MODELS = (
     Option("fallback", (), "life cycle", "Models that answer where this one cannot be loaded.", kind="list"),
 )
 
+SESSIONS = _keys(
+    Option("quota", (), "life cycle", "Size of the saved KV caches of the model on disk.", kind="size", default="10G"),
+    Option("idle", (), "life cycle", "Save a session after this time without a request.", kind="duration", default=30),
+    Option(
+        "directory",
+        (),
+        "life cycle",
+        "Directory of the sessions.",
+        kind="directory",
+        default_text="below the root",
+    ),
+    Option("encryption_key", (), "access", "File with a key of 32 bytes that encrypts them.", kind="file"),
+)
+"""Keys of the table ``sessions``. ``sessions = true`` is a table of defaults."""
+
 _NAMING = (
     Option("source", (), "model", "The model: whatever `llama-runner run` takes.", metavar="MODEL"),
     Option("aliases", (), "model", "Further names of the model.", kind="list"),
@@ -116,6 +131,7 @@ VARIANT = _keys(
 
 ADAPTER = _keys(
     Option("path", (), "model", "The LoRA adapter: a GGUF file or a PEFT directory.", kind="file"),
+    Option("source", (), "model", "The LoRA adapter: whatever `--lora` takes; instead of `path`.", metavar="ADAPTER"),
     Option("scale", (), "model", "Factor of the adapter.", kind="number", default=1.0),
 )
 
@@ -159,7 +175,7 @@ class Section(Value):
 
     keys: Mapping[str, Option] = field(default_factory=dict)
     tables: Mapping[str, Section] = field(default_factory=dict)
-    """Tables with a fixed name."""
+    """Tables with a fixed name. One that is a key too is a value or a table."""
     named: Section | None = None
     """What a table of any other name holds; None where there is none."""
     free: str = ""
@@ -169,23 +185,24 @@ class Section(Value):
 
 _FREE = {name: Section(free=name) for name in ("llama", "sampling", "template")}
 _REQUESTS = {name: _FREE[name] for name in ("sampling", "template")}
+_OF_SETTINGS = {**_FREE, "sessions": Section(SESSIONS)}
 _SHARED = {**SHARED_OPTIONS, **_keys(*_OF_MODELS)}
 
 ROOT = Section(
     FILE,
     {
-        "defaults": Section(_SHARED, _FREE),
+        "defaults": Section(_SHARED, _OF_SETTINGS),
         "models": Section(
             named=Section(
                 {**_keys(*_NAMING), **MODEL_OPTIONS, **_keys(*_OF_MODELS)},
                 {
-                    **_FREE,
+                    **_OF_SETTINGS,
                     "adapters": Section(named=Section(ADAPTER)),
                     "variants": Section(named=Section(VARIANT, _REQUESTS)),
                 },
             )
         ),
-        "presets": Section(named=Section(_SHARED, _FREE)),
+        "presets": Section(named=Section(_SHARED, _OF_SETTINGS)),
         "gateway": Section(GATEWAY, {"memory": Section(MEMORY)}),
         "store": Section(STORE),
     },

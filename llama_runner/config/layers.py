@@ -10,7 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.config.known_keys import MODEL_OPTIONS, OPTION_OF, SAMPLING, SOURCES
-from llama_runner.config.table_types import Model, Settings
+from llama_runner.config.table_types import Adapter, Model, Settings
 from llama_runner.config.value_types import is_path, path_of
 from llama_runner.core.immutable_values import Value
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
@@ -18,7 +18,7 @@ from llama_runner.serving.llama_server.launch_spec import ServerOptions
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from llama_runner.request.options import RunnerKeywords
+    from llama_runner.request.request_keywords import RunnerKeywords
 
 _OF_MODEL = ("system", "pin", "ttl", "preload", "hidden", "sessions", "max_ctx_size", "fallback")
 """Fields of ``Settings`` that the first layer with a value decides."""
@@ -114,22 +114,26 @@ def resolved(
     source = model.source
     if source is not None and is_path(source, base):
         source = str(path_of(source, base))
+    if (adapter := _adapter_of(model, name)) is not None:
+        values["lora"] = (*values.get("lora", ()), adapter.option.text)
+        found["lora"] = Setting(values["lora"], f"adapter {adapter.name}")
     return Resolved(model, names, source, found, values, tuple(_words(found)))
 
 
+def _adapter_of(model: Model, name: str) -> Adapter | None:
+    """Return the adapter of a model that a name means."""
+    return next((each for each in model.adapters.values() if name == f"{model.name}:{each.name}"), None)
+
+
 def _part_of(model: Model, name: str) -> tuple[tuple[str, ...], list[tuple[str, Settings]]]:
-    """Return the names of what a name means, the first for ``ps``, and the layer of a variant or an adapter."""
+    """Return the names of what a name means, the first for ``ps``, and the layer of a variant."""
     for variant in model.variants.values():
         names = (f"{model.name}:{variant.name}", *variant.aliases)
         if name in names:
             layer = Settings(sampling=variant.sampling, template=variant.template, system=variant.system)
             return names, [(f"variant {variant.name}", layer)]
-    for adapter in model.adapters.values():
-        if name == f"{model.name}:{adapter.name}":
-            from llama_runner.core.csv_row import format_row  # noqa: PLC0415 - not for the usual model
-
-            option = "lora-scaled", format_row([f"{adapter.path}:{adapter.scale:.10g}"])
-            return (name,), [(f"adapter {adapter.name}", Settings(llama=dict([option])))]
+    if _adapter_of(model, name) is not None:
+        return (name,), []
     return (model.name, *model.aliases), []
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.config.errors import ConfigError, Mistake, did_you_mean, dotted, no_such_config_error
 from llama_runner.config.known_keys import MODEL_OPTIONS, ROOT, SAMPLING, SAMPLING_FLAGS, SHARED_OPTIONS, Section
+from llama_runner.config.secret_check import has_secret
 from llama_runner.config.toml import TOMLDecodeError, loads
-from llama_runner.config.value_types import WrongValue, has_secret, is_too_large, path_of, read_value, shown
+from llama_runner.config.value_types import WrongValue, is_too_large, path_of, read_value, shown
 from llama_runner.core.errors import UsageError
 from llama_runner.serving.llama_server.launch_spec import instead_of
 from llama_runner.serving.llama_server.option_paths import absolute_options
@@ -174,7 +175,7 @@ class _File:
         for key, each in value.items():
             keys = (*above, key)
             below = section.tables.get(key, section.named)
-            if option := section.keys.get(key):
+            if (option := section.keys.get(key)) and not (key in section.tables and isinstance(each, dict)):
                 self._take_value(keys, option, each, found)
             elif below is None:
                 self._unknown(keys, section)
@@ -337,7 +338,10 @@ def _too_many_dots(text: str) -> int | None:
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Return two tables as one; ``above`` counts, table by table."""
-    both = {key: _merged(below[key], above[key]) for key in below.keys() & above.keys() if isinstance(above[key], dict)}
+    tables = {
+        key for key in below.keys() & above.keys() if isinstance(above[key], dict) and isinstance(below[key], dict)
+    }
+    both = {key: _merged(below[key], above[key]) for key in tables}
     return {**below, **above, **both}
 
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import ServerError
-from llama_runner.request.graph_output_paths import spec_for
+from llama_runner.request.server_spec import spec_for
 from llama_runner.serving import find_and_stop, gateway_process
 from llama_runner.serving.errors import NoSuchServer, runs_in_foreground_error
 from llama_runner.serving.server_entry import ServerEntry
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from llama_runner.config.deployment import Deployment
+    from llama_runner.config.prepare_declared_models import Deployment
     from llama_runner.request.result_types import Prepared
 
 

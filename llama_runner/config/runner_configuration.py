@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.config.config import Config
 from llama_runner.config.differences import file_differences
 from llama_runner.config.edit import KeyChange, change_keys, get_value, replace_text
+from llama_runner.config.effective_options import effective
 from llama_runner.config.errors import ConfigError
 from llama_runner.config.read_config_file import text_of
-from llama_runner.config.shown import effective
 from llama_runner.core.errors import StoreError
 from llama_runner.core.immutable_values import Value
 
@@ -104,24 +104,25 @@ class ConfigFile:
 
         ``revision`` is that of the text that the changes are for: ``StoreError`` if the file has another one now.
         """
-        self._check_revision(revision)
-        before = self._config()
-        changed = change_keys(self.path, changes, apply=apply)
+        text, before = self._text(revision), self._config()
+        changed = change_keys(self.path, changes, apply=apply, text=text)
         texts = {each.path: (each.before, each.after) for each in changed}
         return self._change(before, texts, apply=apply)
 
     def replace(self, text: str, *, apply: bool = False, revision: str | None = None) -> ConfigChange:
         """Replace the text of the file; without ``apply`` only say what that does. Raises as ``change``."""
-        self._check_revision(revision)
-        before, old = self._config(), text_of(self.path, ())
+        old, before = self._text(revision), self._config()
         Config.load(self.path, text=text)
         if apply:
             replace_text(self.path, text, before=old)
         return self._change(before, {self.path: (old, text)}, apply=apply)
 
-    def _check_revision(self, revision: str | None) -> None:
-        if revision is not None and revision != revision_of(text_of(self.path, ())):
+    def _text(self, revision: str | None) -> str:
+        """Return the text of the file; it is compared with this one again, under the lock, before it is replaced."""
+        text = text_of(self.path, ())
+        if revision is not None and revision != revision_of(text):
             raise changed_meanwhile_error(self.path)
+        return text
 
     def _config(self) -> Config | None:
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.config.known_keys import ROOT, SAMPLING, SOURCES
+from llama_runner.sources.adapter_option import NAME
 
 if TYPE_CHECKING:
     from llama_runner.config.known_keys import Section
@@ -39,17 +40,19 @@ def _table(section: Section, path: tuple[str, ...]) -> dict[str, Any]:
     if section.free:
         return found | _free(section.free)
     properties = {key: _value(option) for key, option in section.keys.items()}
-    properties |= {key: _table(below, (*path, key)) for key, below in section.tables.items()}
+    for key, below in section.tables.items():
+        table = _table(below, (*path, key))
+        properties[key] = {"anyOf": [properties[key], table]} if key in properties else table
     if properties:
         found["properties"] = properties
     found["additionalProperties"] = False
     if section.named is not None:
-        found["propertyNames"] = {"pattern": _NAME}
+        found["propertyNames"] = {"pattern": f"^{NAME}$" if path[-1:] == ("adapters",) else _NAME}
         found["additionalProperties"] = _table(section.named, (*path, "*"))
     if path == ("models", "*"):
         found["oneOf"] = [{"required": [key]} for key in ("source", *SOURCES)]
     if path == ("models", "*", "adapters", "*"):
-        found["required"] = ["path"]
+        found["oneOf"] = [{"required": [key]} for key in ("path", "source")]
     return found
 
 

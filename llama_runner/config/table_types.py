@@ -10,6 +10,8 @@ from llama_runner.core.immutable_values import Value, field
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from llama_runner.sources.adapter_option import AdapterOption
+
 
 class Settings(Value):
     """What models, presets and ``[defaults]`` may set. None: not set."""
@@ -30,7 +32,8 @@ class Settings(Value):
     """Seconds without a request until the model is unloaded; 0: never."""
     preload: bool | None = None
     hidden: bool | None = None
-    sessions: bool | None = None
+    sessions: bool | Mapping[str, Any] | None = None
+    """Whether sessions are kept, or the keys of ``known_keys.SESSIONS`` that are set; paths are texts."""
     max_ctx_size: int | None = None
     """Tokens that the context grows to when a client asks for more than it has."""
     fallback: tuple[str, ...] | None = None
@@ -40,8 +43,22 @@ class Adapter(Value):
     """A LoRA adapter of a model."""
 
     name: str
-    path: Path
+    path: Path | None = None
+    source: str | None = None
+    """What ``--lora`` takes; instead of ``path``."""
     scale: float = 1.0
+
+    @property
+    def where(self) -> str:
+        """The path, or the name on the Hub."""
+        return str(self.path if self.path is not None else self.source)
+
+    @property
+    def option(self) -> AdapterOption:
+        """The adapter as ``--lora`` names it."""
+        from llama_runner.sources.adapter_option import AdapterOption  # noqa: PLC0415 - few models have any
+
+        return AdapterOption(self.name, self.where, self.scale, is_named=True)
 
 
 class Variant(Value):

@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.sha256 import sha256
+from llama_runner.core.short_sha256 import sha256
 from llama_runner.system.files import read_json, write_json
 
 if TYPE_CHECKING:

@@ -8,11 +8,12 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llama_runner.config.secret_check import has_secret
 from llama_runner.core.durations import parse_duration
 from llama_runner.core.errors import UsageError
 from llama_runner.core.option_values import checked_value, expected_text
 from llama_runner.core.sizes import parse_size
-from llama_runner.core.url_redaction import redacted
+from llama_runner.sources.adapter_option import is_bare_name, is_local, parse_adapter
 from llama_runner.store.layout import can_be_path, user_path
 
 if TYPE_CHECKING:
@@ -30,8 +31,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "list": (list,),
     "integer or word": (int, str),
 }
-_TOKENS = r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,})"
-_LIST_OF_PATHS = frozenset(("lora", "patches"))
+_LIST_OF_PATHS = frozenset(("patches",))
 _MAY_BE_PATH = frozenset(("source", "binaries", "remote_store"))
 """Texts that name a file or something else: a path where they are written as one or a file is there."""
 _SHOWN = 60
@@ -60,19 +60,6 @@ def read_value(option: Option, value: Any, base: Path) -> Any:  # noqa: ANN401 -
         return _READERS.get(option.kind, _plain)(option, value, base)
     except (UsageError, TypeError, ValueError, ArithmeticError):
         raise WrongValue(_text(option, value)) from None
-
-
-def has_secret(value: object) -> bool:
-    """Return whether a text looks like a token, or is a URL with a password."""
-    if isinstance(value, (list, tuple)):
-        return any(map(has_secret, value))
-    if isinstance(value, dict):
-        return any(map(has_secret, value.values()))
-    if not isinstance(value, str):
-        return False
-    if ("hf_" in value or "sk-" in value) and re.search(_TOKENS, value):
-        return True
-    return redacted(value) != value
 
 
 def is_too_large(value: object) -> bool:
@@ -130,9 +117,22 @@ def is_path(text: str, base: Path) -> bool:
 def _list(option: Option, value: list[Any], base: Path) -> tuple[str, ...]:
     if not all(isinstance(each, str) for each in value):
         raise TypeError(value)
+    if option.name == "lora":
+        return tuple(_adapter(each, base) for each in value)
     if option.name in _LIST_OF_PATHS:
         return tuple(each if "://" in each else str(path_of(each, base)) for each in value)
     return tuple(value)
+
+
+def _adapter(text: str, base: Path) -> str:
+    """Return a value of ``lora`` with an absolute path; a name on the Hub as it is."""
+    parsed = parse_adapter(text, base)
+    if not is_local(parsed.where, base) or is_bare_name(parsed.where, base):
+        return text
+    where = str(path_of(parsed.where, base))
+    if text == parsed.where:
+        return where
+    return parsed.replace(where=where).text.removeprefix("" if parsed.is_named else f"{parsed.name}=")
 
 
 def _share(_option: Option, value: Any, _base: Path) -> str | int:  # noqa: ANN401 - as above

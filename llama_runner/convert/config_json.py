@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert import config_number_limits, quantization_config
 from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
-from llama_runner.convert.families import TEXT_PARTS
+from llama_runner.convert.families import FLAT, TEXT_PARTS
 from llama_runner.convert.model_config import Config, as_object
 from llama_runner.convert.model_directory import architecture_of
 
@@ -64,7 +64,10 @@ def load(source: ModelDirectory, family: Family) -> Config:
         raise UnsupportedOption("model_type in config.json", model_type, hint=f"{architecture} is known with {known}")
     for values in (whole, raw):
         config_number_limits.check_counts(values)
-    return Config(architecture, {**whole, **_filled(raw, family, model_type)}, quantization=quantization)
+    values = {**whole, **_filled(raw, family, model_type)}
+    if "tie_word_embeddings" not in raw and whole.get("tie_word_embeddings") is True:
+        values["tie_word_embeddings"] = True  # said beside the text part, whose default is another
+    return Config(architecture, values, quantization=quantization)
 
 
 def _parts(raw: Mapping[str, Any], family: Family, architecture: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -72,6 +75,8 @@ def _parts(raw: Mapping[str, Any], family: Family, architecture: str) -> tuple[d
     known = family.composite
     if (found := raw.get("model_type")) != known:
         raise UnsupportedOption("model_type in config.json", found, hint=f"{architecture} is known with {known}")
+    if architecture in FLAT and "text_config" not in raw:
+        return dict(raw), {**raw, "model_type": TEXT_PARTS[architecture]["model_type"][0]}
     text = as_object("text_config", raw.get("text_config"))
     named = text.get("architectures")  # the official script goes by these
     if named is not None and named not in ([name] for name in TEXT_PARTS[architecture]["architectures"]):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 LAYERS = 1 << 12
-HEADS = EXPERTS = HEAD_SIZE = 1 << 16
+HEADS = EXPERTS = 1 << 16
 LABELS = 1 << 17
 TOKENS = 1 << 20
 WIDTH = 1 << 24
@@ -25,7 +25,8 @@ FLOAT32 = 3.4028234663852886e38
 _COUNTS = {
     LAYERS: (
         *("num_hidden_layers", "n_layers", "n_layer", "num_layers", "num_decoder_layers", "first_k_dense_replace"),
-        *("num_nextn_predict_layers", "moe_every_n_layers", "global_attn_every_n_layers"),
+        *("num_nextn_predict_layers", "moe_every_n_layers", "global_attn_every_n_layers", "num_dense_layers"),
+        *("mtp_num_hidden_layers", "full_attention_interval"),
     ),
     HEADS: (
         *("num_attention_heads", "n_head", "n_heads", "num_heads", "num_key_value_heads", "n_kv_heads"),
@@ -35,12 +36,16 @@ _COUNTS = {
         *("n_group", "topk_group", "moe_top_k", "relative_attention_num_buckets"),
     ),
     LABELS: ("num_labels",),
-    TOKENS: ("vocab_size", "type_vocab_size"),
+    TOKENS: ("vocab_size", "type_vocab_size", "vocab_size_per_layer_input"),
     WIDTH: (
         *("hidden_size", "n_embd", "n_embed", "dim", "d_model", "intermediate_size", "n_inner", "hidden_dim", "d_ff"),
         *("ffn_hidden_size", "moe_intermediate_size", "shared_expert_intermediate_size", "shared_intermediate_size"),
         *("prefix_dense_intermediate_size", "dense_intermediate_size", "kv_lora_rank", "q_lora_rank"),
-        *("block_ff_dim", "conv_L_cache", "block_multiple_of"),
+        *("block_ff_dim", "conv_L_cache", "block_multiple_of", "d_inner", "mamba_d_ssm", "mamba_d_head", "state_size"),
+        *("d_state", "conv_kernel", "d_conv", "n_groups", "expand", "mamba_expand", "pad_vocab_size_multiple"),
+        *("mamba_d_state", "mamba_d_conv", "mamba_dt_rank", "linear_conv_kernel_dim", "linear_key_head_dim"),
+        *("linear_value_head_dim", "linear_num_key_heads", "linear_num_value_heads", "hidden_size_per_layer_input"),
+        *("laurel_rank", "altup_num_inputs"),
     ),
 }
 COUNTS = {name: limit for limit, names in _COUNTS.items() for name in names}

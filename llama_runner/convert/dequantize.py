@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from llama_runner.convert.cast_types import LAYOUT
+from llama_runner.convert.cast_numbers import LAYOUT
 from llama_runner.convert.errors import BrokenQuantization
 from llama_runner.convert.safetensors import Tensor
 

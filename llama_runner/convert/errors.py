@@ -57,6 +57,12 @@ class MissingFile(SourceError):
         self.purpose = purpose
 
 
+def no_preprocessor_error(path: Path) -> MissingFile:
+    """Return the error for a vision model that does not say how images are prepared."""
+    hint = "fetch it from the original repository, or leave --mmproj out"
+    return MissingFile(path, purpose="the projector", hint=hint)
+
+
 class UnreadableFile(SourceError):
     """A file of the checkpoint has invalid contents, or cannot be read."""
 
@@ -163,6 +169,22 @@ def unsupported_architecture_error(architecture: str, supported: Iterable[str]) 
     return SourceError(
         f"unsupported architecture: {architecture}",
         hint=f"supported: {', '.join(supported)}; or use a GGUF that its makers publish",
+    )
+
+
+def unsupported_projector_error(architecture: str, supported: Iterable[str]) -> SourceError:
+    """Return the error for a model whose projector is not converted natively."""
+    return SourceError(
+        f"no projector is converted here for {architecture} with this config.json",
+        hint=f"supported: {', '.join(supported)}; llama.cpp's own script knows others: --converter official",
+    )
+
+
+def no_vision_tensors_error(directory: Path) -> SourceError:
+    """Return the error for a vision model whose weights are those of the text part alone."""
+    return SourceError(
+        f"the weights have no vision part, which the projector is made of: {directory}",
+        hint="make the projector of the original model, or leave --mmproj out",
     )
 
 

@@ -69,13 +69,15 @@ class Parameters:
         return cls(total, shared, of_one, numbers // stacks if stacks else 0)
 
 
-def write(values: KeyValues, source: ModelDirectory, *, name: str, parameters: Parameters) -> None:
+def write(values: KeyValues, source: ModelDirectory, *, name: str, parameters: Parameters, kind: str = "model") -> None:
     """Write the general metadata for a directory name and numbers of parameters."""
     import gguf  # noqa: PLC0415 - numpy comes with it
 
     for logger in ("gguf", "metadata"):  # the names of gguf's loggers
         logging.getLogger(logger).addHandler(_NO_OUTPUT)
-    values.string("general.type", "model")
+    values.string("general.type", kind)
+    if kind == "adapter":
+        values.string("adapter.type", "lora")
     name = name.encode("utf-8", "replace").decode()  # of a directory, it may have bytes that are not UTF-8
     try:
         metadata = _guess(source, name, parameters)
@@ -102,8 +104,8 @@ def _guess(source: ModelDirectory, name: str, parameters: Parameters) -> Any:  #
     metadata = gguf.Metadata.apply_metadata_heuristic(
         gguf.Metadata(), card, config, cast("Path", PurePath(name)), parameters.total
     )
+    generation = _generation(source)
     for key, attribute in SAMPLING:
-        generation = _generation(source)
         if key in generation:
             setattr(metadata, attribute, generation[key])
     if metadata.name is None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from llama_runner.convert.errors import BadHyperparameter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 UINT8, UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY = 0, 4, 5, 6, 7, 8, 9
 
@@ -97,6 +97,10 @@ class KeyValues:
         """Set an array of 32-bit signed integers; an empty one is left out."""
         self._array(key, INT32, len(values), _packed(key, "i", values))
 
+    def unsigned(self, key: str, values: Sequence[int]) -> None:
+        """Set an array of 32-bit unsigned integers; an empty one is left out."""
+        self._array(key, UINT32, len(values), _packed(key, "I", values))
+
     def booleans(self, key: str, values: Sequence[object]) -> None:
         """Set an array of booleans; an empty one is left out."""
         self._array(key, BOOL, len(values), bytes(bool(value) for value in values))
@@ -108,6 +112,15 @@ class KeyValues:
     def _array(self, key: str, kind: int, count: int, data: bytes) -> None:
         if count:
             self._set(key, ARRAY, struct.pack("<IQ", kind, count) + data)
+
+    @property
+    def encoded(self) -> Mapping[str, bytes]:
+        """The values in order, each with its type, as in the file."""
+        return self._values
+
+    def update(self, encoded: Mapping[str, bytes]) -> None:
+        """Set values that were encoded before."""
+        self._values.update(encoded)
 
     def encode(self) -> bytes:
         """Return all keys and values in order, as in the file."""

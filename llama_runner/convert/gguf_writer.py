@@ -1,13 +1,13 @@
 """Writes a GGUF file from a plan, in chunks, and hashes it while writing.
 
-Two threads read and cast chunks, a third writes them in order, a fourth hashes them. Memory does not grow with the
-model. Shards are read into buffers and not mapped: a shard that is truncated meanwhile is then an error, where a
-mapping would kill the process.
+Two threads read and cast chunks, a third writes them in order, a fourth hashes them and lets the system begin to bring
+them to the disk, so that the caller's fsync has little left to wait for. Memory does not grow with the model, and is
+used again for each chunk. Shards are read into buffers and not mapped: a shard that is truncated meanwhile is then an
+error, where a mapping would kill the process.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import queue
 import threading
@@ -25,6 +25,8 @@ from llama_runner.convert.safetensors import Stamp
 from llama_runner.convert.tensor_chunks import chunks_of
 from llama_runner.core.errors import Interrupted
 from llama_runner.system.files import open_regular
+from llama_runner.system.hashing import hasher_for
+from llama_runner.system.platforms import allocate_file, read_at, start_write_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -38,12 +40,15 @@ if TYPE_CHECKING:
     from llama_runner.convert.safetensors import Shard
     from llama_runner.convert.tensor_chunks import ChunkData
     from llama_runner.convert.tensor_plan import PlannedTensor
+    from llama_runner.core.digest import Digest, Hasher
 
 ALIGNMENT = 32
 WAITING = 3  # chunks that may wait to be hashed
 WORKERS = 2
 AHEAD = 4  # chunks that are being made, or made and not yet written
 BUFFERS = WAITING + AHEAD + 2  # with one being hashed and one being written, a buffer that comes round again is free
+KEPT = 8 << 20  # bytes of a result up to which its memory is kept for the next one
+WRITE_BACK = 32 << 20  # bytes after which the system is told to write them to the disk
 GGML_TYPES = {"F32": 0, "F16": 1, "Q8_0": 8, "BF16": 30, "MXFP4": 39}
 VERSION = 3
 
@@ -69,9 +74,9 @@ def padded(size: int) -> int:
 
 @dataclass(frozen=True)
 class WriteResult:
-    """SHA-256 of the file in hex, and the number of infinities and NaNs per tensor."""
+    """Digest of the file, and the number of infinities and NaNs per tensor."""
 
-    sha256: str
+    digest: Digest
     not_finite: Mapping[str, int]
 
 
@@ -81,17 +86,22 @@ def write(
     planned: Sequence[PlannedTensor],
     shards: Iterable[Shard],
     *,
+    new_hasher: Callable[[int], Hasher] = hasher_for,
     on_progress: Callable[[int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> WriteResult:
-    """Write the file. No file is left after an error or a cancellation."""
+    """Write the file. No file is left after an error or a cancellation.
+
+    ``new_hasher`` returns the hasher for a file of so many bytes.
+    """
     total = len(start) + sum(padded(tensor.nbytes) for tensor in planned)
     file = destination.open("xb", buffering=0)  # an existing file is not ours to remove
     not_finite: Counter[str] = Counter()
     try:
         with file, ExitStack() as stack:
+            allocate_file(file.fileno(), total)
             sources = _Sources(stack, shards)
-            sink = stack.enter_context(_Sink(file, total, on_progress, cancelled))
+            sink = stack.enter_context(_Sink(file, total, new_hasher(total), on_progress, cancelled))
             sink.write(start)
             left = 0
             for tensor, made in _in_order(stack, planned, sources):
@@ -125,11 +135,19 @@ def _in_order(
 
 
 class Reader:
-    """Reads shards into one buffer, which is free again when its chunk is hashed."""
+    """Reads shards into one buffer; that and the memory of the result are free again when its chunk is hashed."""
 
     def __init__(self, files: Mapping[Path, BufferedReader | FileIO]) -> None:
         self._files = files
-        self._buffer = np.empty(0, dtype=np.uint8)
+        self._buffer = self._result = np.empty(0, dtype=np.uint8)
+
+    def memory(self, size: int) -> NDArray[np.uint8]:
+        """Return undefined bytes for the result of a chunk; valid until the next call."""
+        if size > KEPT:
+            return np.empty(size, dtype=np.uint8)
+        if len(self._result) < size:
+            self._result = np.empty(size, dtype=np.uint8)
+        return self._result[:size]
 
     def read(self, path: Path, ranges: Sequence[tuple[int, int]]) -> NDArray[np.uint8]:
         """Return ranges (offset, size) of a shard, concatenated; valid until the next call."""
@@ -142,7 +160,7 @@ class Reader:
             place = offset
             while place < offset + length:
                 with reading(path):
-                    count = os.preadv(descriptor, [rest[: offset + length - place]], place)
+                    count = read_at(descriptor, rest[: offset + length - place], place)
                 if not count:
                     raise SourceChanged(path)
                 rest, place = rest[count:], place + count
@@ -180,14 +198,15 @@ class _Sink:
         self,
         file: FileIO,
         total: int,
+        hasher: Hasher,
         on_progress: Callable[[int, int], None] | None,
         cancelled: Callable[[], bool] | None,
     ) -> None:
         self._file, self._total, self._written = file, total, 0
         self._on_progress, self._cancelled = on_progress, cancelled
-        self._hash = hashlib.sha256()
+        self._hasher = hasher
         self._queue: queue.Queue[bytes | memoryview | None] = queue.Queue(maxsize=WAITING)
-        self._thread = threading.Thread(target=self._work, name="sha256", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="hash", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -210,11 +229,11 @@ class _Sink:
         if self._on_progress is not None:
             self._on_progress(self._written, self._total)
 
-    def finish(self) -> str:
-        """Wait for the hashing of the last chunk; return the digest in hex."""
+    def finish(self) -> Digest:
+        """Wait for the hashing of the last chunk; return the digest."""
         self._stop()
         assert self._written == self._total, "a rule's rows do not make up its shape"
-        return self._hash.hexdigest()
+        return self._hasher.digest()
 
     def _stop(self) -> None:
         if self._thread.is_alive():
@@ -222,5 +241,10 @@ class _Sink:
             self._thread.join()
 
     def _work(self) -> None:
+        hashed = begun = 0
         while (data := self._queue.get()) is not None:
-            self._hash.update(data)
+            self._hasher.update(data)
+            hashed += len(data)
+            if hashed - begun >= WRITE_BACK:
+                start_write_back(self._file.fileno(), begun, hashed - begun)
+                begun = hashed

@@ -1,6 +1,6 @@
-"""Decides which models need llama.cpp's own script, and describes them beforehand.
+"""Checks of a model's small files before it is converted, and settings for llama.cpp's own script.
 
-Only the small files of a model are looked at here. Nothing here runs the script: see ``steps.convert_official``.
+``choose_converter`` chooses between that script and the converter of this package; ``steps.convert_official`` runs it.
 """
 
 from __future__ import annotations
@@ -8,91 +8,26 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert.converter_corrections import revision_of
-from llama_runner.convert.families import ARCHITECTURES, TEXT_PARTS
-from llama_runner.convert.model_directory import ModelDirectory, architecture_of
-from llama_runner.core.converter_choice import Converter, ConverterChoice
+from llama_runner.convert.adapter_formats import ADAPTER, SETTINGS
+from llama_runner.convert.model_directory import ModelDirectory
+from llama_runner.core.converter_choice import ConverterChoice
 from llama_runner.core.errors import SourceError
-from llama_runner.core.model_files import CODE, READ_BY_SCRIPT
+from llama_runner.core.model_files import CODE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
-
-_INNER = ("text_config", "llm_config", "lm_config", "language_config", "thinker_config", "vision_config")
-"""Parts of a composite's config.json, any of which may name the architecture that the script goes by."""
-
+    from llama_runner.core.converter_choice import ConverterChoice
 
 WITHOUT_TOKENIZER = frozenset({"WavTokenizerDec"})
 """Architectures of llama.cpp's own script that have no vocabulary."""
 
 
-class UnknownArchitecture(SourceError):
-    """Neither the built-in converter nor llama.cpp's script converts the architecture."""
-
-    def __init__(self, architecture: str, known: Iterable[str]) -> None:
-        self.architecture = architecture
-        from difflib import get_close_matches  # noqa: PLC0415 - not on the warm path
-
-        self.nearest = tuple(get_close_matches(architecture, sorted(known), n=3))
-        near = f"the nearest that it knows: {', '.join(self.nearest)}; or " if self.nearest else ""
-        super().__init__(
-            f"unsupported architecture: {architecture}; llama.cpp's own script does not know it either",
-            hint=f"{near}use a GGUF that its makers publish",
-        )
-
-
-class NoProjector(SourceError):
-    """A projector was requested for a model without vision or audio."""
-
-    def __init__(self, architecture: str) -> None:
-        self.architecture = architecture
-        super().__init__(
-            f"no projector can be made of {architecture}: llama.cpp's own script knows none for it",
-            hint="leave --mmproj out",
-        )
-
-
-def choose_converter(
-    source: ModelDirectory,
-    wanted: Converter = "auto",
-    *,
-    projector: bool = False,
-    trusted: bool = False,
-    has: Callable[[str], bool] | None = None,
-) -> ConverterChoice:
-    """Return the converter for a model by its config.json; raises ``SourceError`` if there is none.
-
-    With ``projector``, the script must know how to make one too. ``trusted``: whether it may run the model's own code.
-    ``has`` says whether the model has a file of a name, where not all of its files are in the directory.
-    """
-    config, architecture = source.config, _architecture(source)
-    if projector:
-        _check(config, architecture, projector=True)
-    insisted = "--converter official" if wanted == "official" else None
-    why = _need(source, architecture) if wanted == "auto" else insisted
-    if why is None:
-        revision = revision_of(architecture, source.directory, has or source.has)
-        return ConverterChoice(official=False, architecture=architecture, revision=revision)
-    _check(config, architecture)
-    reads = (*READ_BY_SCRIPT, CODE) if trusted else READ_BY_SCRIPT
-    return ConverterChoice(
-        official=True, architecture=architecture, why=why, context_length=_context(config), reads=reads
-    )
-
-
-def _architecture(source: ModelDirectory) -> str:
-    """Return the first architecture of config.json, or of one of its parts."""
-    config = source.config
-    return next(iter(_architectures(config) or _inner(config)), None) or architecture_of(source)
-
-
 def check_weights(directory: Path) -> None:
     """Raise ``SourceError`` if there are no safetensors, or if the index names other files."""
-    from llama_runner.convert import shards  # noqa: PLC0415 - not on the warm path
+    from llama_runner.convert import find_weight_files  # noqa: PLC0415 - not on the warm path
 
-    shards.find_shards(ModelDirectory(directory))
+    find_weight_files.find_shards(ModelDirectory(directory))
 
 
 def check_tokenizer(directory: Path) -> None:
@@ -113,7 +48,7 @@ def check_own_code(directory: Path, choice: ConverterChoice) -> None:
     if CODE in choice.reads:
         return
     from llama_runner.convert.errors import own_code_error, reading  # noqa: PLC0415 - not on the warm path
-    from llama_runner.convert.vocab.script_tokenizers import own_code  # noqa: PLC0415 - as above
+    from llama_runner.convert.vocab.remote_code import own_code  # noqa: PLC0415 - as above
 
     source, name, has_pieces = ModelDirectory(directory), None, False
     with suppress(SourceError):  # a broken file is the script's to judge
@@ -128,101 +63,26 @@ def check_own_code(directory: Path, choice: ConverterChoice) -> None:
 
 def check_adapter(directory: Path) -> None:
     """Raise ``SourceError`` if a LoRA adapter has no settings, or no safetensors that can be read."""
-    from llama_runner.convert import shards  # noqa: PLC0415 - few have any
+    from llama_runner.convert import find_weight_files  # noqa: PLC0415 - few have any
     from llama_runner.convert.errors import BrokenShard, MissingFile  # noqa: PLC0415
 
     source = ModelDirectory(directory)
-    source.object("adapter_config.json", purpose="the adapter's settings")
-    if not source.has(_ADAPTER):
-        raise MissingFile(source.path(_ADAPTER), purpose="the adapter's weights", hint=_AS_SAFETENSORS)
-    if not shards.read(source.path(_ADAPTER)).tensors:
-        raise BrokenShard(source.path(_ADAPTER), "it has no tensors")
+    source.object(SETTINGS, purpose="the adapter's settings")
+    if not source.has(ADAPTER):
+        raise MissingFile(source.path(ADAPTER), purpose="the adapter's weights", hint=_AS_SAFETENSORS)
+    if not find_weight_files.read(source.path(ADAPTER)).tensors:
+        raise BrokenShard(source.path(ADAPTER), "it has no tensors")
 
 
-def _need(source: ModelDirectory, architecture: str) -> str | None:
-    """Return why the script is needed, None if it is not; raises ``AlreadyQuantized`` if it would refuse too."""
-    config, why = source.config, _stored(source, architecture)
-    if architecture not in ARCHITECTURES or not config.get("architectures"):
-        return f"{architecture} is not converted here"
-    if architecture in TEXT_PARTS and (kind := _kind_of_reader(config, **TEXT_PARTS[architecture])) is not None:
-        return f"{architecture} with a text model of the kind {kind} is not converted here"
-    return why
-
-
-def _stored(source: ModelDirectory, architecture: str) -> str | None:
-    """Return why quantized weights need the script; raises ``AlreadyQuantized`` if it cannot read them."""
-    config = source.config
-    if not source.has(_DESCRIPTION) and not any(
-        config.get(name) for name in ("quantization_config", "compression_config")
-    ):
-        return None
-    from llama_runner.convert import quantization_config  # noqa: PLC0415 - few models need it
-    from llama_runner.convert.errors import AlreadyQuantized  # noqa: PLC0415
-
-    try:
-        quantization_config.find_quantization(source, architecture)
-    except AlreadyQuantized as error:
-        if not error.official:
-            raise
-        return f"weights that are {error.method} are not converted here"
-    return None
-
-
-def _kind_of_reader(
-    config: Mapping[str, Any], *, model_type: tuple[str, ...], architectures: tuple[str, ...]
-) -> str | None:
-    """Return the type of an unsupported text part, None if it is supported."""
-    part = config.get("text_config")
-    kind = part.get("model_type") if isinstance(part, dict) else None
-    unknown = [name for name in _architectures(part) if name not in architectures]
-    return None if kind in model_type and not unknown else str(next(iter(unknown), kind))
-
-
-_DESCRIPTION = "hf_quant_config.json"
 _TOKENIZER = ("tokenizer.json", "tekken.json", ".model", ".tiktoken")
 """How the names of files end that hold a vocabulary, besides those with ``vocab`` in them."""
-_ADAPTER = "adapter_model.safetensors"
 _AS_SAFETENSORS = "pickles are never loaded: save it as safetensors where you trust it"
-
-
-def _check(config: Mapping[str, Any], architecture: str, *, projector: bool = False) -> None:
-    """Raise ``UnknownArchitecture`` or ``NoProjector`` for models that the script does not convert."""
-    from llama_runner.convert.official_architectures import MODELS, PROJECTORS  # noqa: PLC0415 - few models need it
-
-    names = {architecture, *_inner(config)}
-    if projector and not names & PROJECTORS:
-        raise NoProjector(architecture)
-    if not projector and not names & MODELS:
-        raise UnknownArchitecture(architecture, MODELS)
-
-
-def _inner(config: Mapping[str, Any]) -> list[str]:
-    """Return the architectures of a composite's parts, and that of an old Mamba, which names none."""
-    old = ["MambaForCausalLM"] if "ssm_cfg" in config else []
-    return [*(name for part in _INNER for name in _architectures(config.get(part))), *old]
-
-
-def _architectures(part: object) -> list[str]:
-    names = part.get("architectures") if isinstance(part, dict) else None
-    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
-
-
-def _context(config: Mapping[str, Any]) -> int | None:
-    """Return the context length of the model or of its text part; None if it is invalid."""
-    from llama_runner.convert.config_number_limits import POSITIONS  # noqa: PLC0415 - few models need it
-
-    parts: list[Any] = [config, *(config.get(part) for part in _INNER[:-1])]
-    for part in parts:
-        for name in ("max_position_embeddings", "n_ctx", "n_positions", "max_seq_len", "seq_length"):
-            if isinstance(part, dict) and type(part.get(name)) is int and 0 < part[name] <= POSITIONS:
-                return int(part[name])
-    return None
 
 
 def splits_by_structure(directory: Path) -> str | None:
     """Return llama.cpp's name of a pre-tokenizer that is recognised by its structure."""
     from llama_runner.convert.model_config import Config  # noqa: PLC0415 - all of this is for conversion only
-    from llama_runner.convert.vocab.pretokenizer import recognise  # noqa: PLC0415
+    from llama_runner.convert.vocab.recognise_pretokenizer import recognise  # noqa: PLC0415
     from llama_runner.convert.vocab.tokenizer import Tokenizer  # noqa: PLC0415
 
     source = ModelDirectory(directory)
@@ -272,12 +132,12 @@ def describe(
 
     What would stop our own conversion is raised; of what the script would say nothing is known.
     """
-    from llama_runner.convert import describe, shards  # noqa: PLC0415 - not on the warm path
+    from llama_runner.convert import describe, find_weight_files  # noqa: PLC0415 - not on the warm path
 
     if choice.official:
         if not vocabulary:
             return choice.context_length, ()
         check_own_code(directory, choice)
-        return choice.context_length, tuple(shards.named_by_index(ModelDirectory(directory)))
+        return choice.context_length, tuple(find_weight_files.named_by_index(ModelDirectory(directory)))
     found = describe(directory, vocabulary=vocabulary, pre_tokenizer=pre_tokenizer)
     return found.context_length, found.shards

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llama_runner.convert.cast_types import LAYOUT, cast, not_finite
+from llama_runner.convert.cast_numbers import LAYOUT, cast, not_finite
 from llama_runner.convert.dequantize import EncodedTensor
-from llama_runner.convert.tensor_plan import BLOCKS, ITEM_BYTES
+from llama_runner.convert.tensor_types import BLOCKS, ITEM_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
         def read(self, path: Path, ranges: Sequence[tuple[int, int]]) -> NDArray[np.uint8]:
             """The bytes of some ranges (offset and size), one after the other."""
+
+        def memory(self, size: int) -> NDArray[np.uint8]:
+            """Undefined bytes for the result of one chunk."""
 
     Chunk = Callable[[Reader], "ChunkData"]
 
@@ -54,10 +57,19 @@ def chunks_of(planned: PlannedTensor) -> Iterator[Chunk]:
     for piece in planned.pieces:
         if piece.transposed:
             yield from _transposed(piece, planned.dtype, planned.shape[-1])
-        elif piece.rows is not None or isinstance(piece.source, EncodedTensor):
+        elif piece.rows is not None or piece.order is not None or isinstance(piece.source, EncodedTensor):
             yield from _rows(piece, planned.dtype)
         else:
             yield from _bytes(piece, planned.dtype)
+    elements, unit = BLOCKS[planned.dtype]
+    size = planned.zeros // elements * unit
+    for start in range(0, size, CHUNK):
+        yield partial(_zeros, min(CHUNK, size - start))
+
+
+def _zeros(size: int, reader: Reader) -> ChunkData:
+    del reader
+    return ChunkData(np.zeros(size, dtype=np.uint8).data)
 
 
 def _values(values: Sequence[float], reader: Reader) -> ChunkData:
@@ -73,7 +85,7 @@ def _bytes(piece: TensorPart, dtype: str) -> Iterator[Chunk]:
 
 
 def _stored(piece: TensorPart, dtype: str, place: tuple[int, int], reader: Reader) -> ChunkData:
-    return _converted(reader.read(piece.source.path, [place]).view(LAYOUT[piece.source.dtype]), piece, dtype)
+    return _converted(reader.read(piece.source.path, [place]).view(LAYOUT[piece.source.dtype]), piece, dtype, reader)
 
 
 def _rows(piece: TensorPart, dtype: str) -> Iterator[Chunk]:
@@ -91,7 +103,10 @@ def _rows(piece: TensorPart, dtype: str) -> Iterator[Chunk]:
 
 
 def _reordered(piece: TensorPart, dtype: str, numbers: NDArray[Any], reader: Reader) -> ChunkData:
-    return _converted(_gather(piece, numbers, reader).reshape(-1), piece, dtype)
+    matrix = _gather(piece, numbers, reader)
+    if piece.order is not None:
+        matrix = matrix.take(piece.order.numbers(), axis=1)
+    return _converted(matrix.reshape(-1), piece, dtype, reader)
 
 
 def _transposed(piece: TensorPart, dtype: str, height: int) -> Iterator[Chunk]:
@@ -108,7 +123,7 @@ def _transposed(piece: TensorPart, dtype: str, height: int) -> Iterator[Chunk]:
 
 def _transposed_rows(piece: TensorPart, dtype: str, numbers: NDArray[Any], columns: range, reader: Reader) -> ChunkData:
     matrix = _gather(piece, numbers, reader)[:, columns.start : columns.stop : columns.step]
-    return _converted(np.ascontiguousarray(matrix.T).reshape(-1), piece, dtype)
+    return _converted(np.ascontiguousarray(matrix.T).reshape(-1), piece, dtype, reader)
 
 
 def _gather(piece: TensorPart, numbers: NDArray[Any], reader: Reader) -> NDArray[Any]:
@@ -141,7 +156,8 @@ def _scattered(source: Tensor, numbers: NDArray[Any], size: int, reader: Reader)
     return found
 
 
-def _converted(numbers: NDArray[Any], piece: TensorPart, dtype: str) -> ChunkData:
-    cast_numbers = cast(numbers, piece.source.dtype, dtype, shift=piece.shift)
-    count = not_finite(cast_numbers) if dtype == "F16" and piece.source.dtype != "F16" else 0
+def _converted(numbers: NDArray[Any], piece: TensorPart, dtype: str, reader: Reader) -> ChunkData:
+    stored = piece.source.dtype
+    cast_numbers = cast(numbers, stored, dtype, shift=piece.shift, decay=piece.decay, memory=reader.memory)
+    count = not_finite(cast_numbers) if dtype == "F16" and stored != "F16" else 0
     return ChunkData(cast_numbers.view(np.uint8).data, count)

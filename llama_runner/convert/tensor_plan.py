@@ -1,6 +1,6 @@
 """Plans the tensors of the output: name, shape, type and sources. Everything is checked before weights are read.
 
-This module has llama.cpp's rules for the types of tensors; `families` have the tensors of each architecture.
+`tensor_types` has the rules for their types, `families` the tensors of each architecture.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from llama_runner.convert.errors import (
     wrong_shape_error,
 )
 from llama_runner.convert.tensor_rows import for_rope
+from llama_runner.convert.tensor_types import BLOCKS, ITEM_BYTES, MATRIX, tensor_type
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Protocol
 
     from llama_runner.convert.families.family_definition import Family, Rule
@@ -34,17 +35,10 @@ if TYPE_CHECKING:
         def get_name(self, key: str, try_suffixes: Sequence[str]) -> str | None: ...
 
 
-ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-# Elements and bytes of a block.
-BLOCKS = {"F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "Q8_0": (32, 34), "MXFP4": (32, 17)}
-FILE_TYPES = {"f32": 0, "f16": 1, "q8_0": 7, "bf16": 32}  # llama.cpp's LlamaFileType
-MXFP4_FILE_TYPE = 38  # for files with experts in MXFP4, whatever the type of the rest, except q8_0
 SUFFIXES = (".weight", ".bias")
 BLOCK = re.compile(r"^blk\.(\d+)\.")
 NUMBER = re.compile(r"(?<=\.)(\d+)(?=\.)")
-MATRIX = 2  # minimum number of dimensions of a tensor that is stored in 16 bits
-# Matrices that llama.cpp stores in 32 bits.
-EXACT = frozenset({"ffn_gate_inp", "ffn_gate_inp_shexp", "position_embd", "token_types", "shortconv.conv"})
+STACK = 3  # dimensions of a stack of matrices
 
 
 @dataclass(frozen=True)
@@ -58,15 +52,17 @@ class TensorPart:
     width: int = 1
     rows: Rows | None = None
     columns: slice | None = None
+    order: Rows | None = None
     transposed: bool = False
     shift: float = 0.0
+    decay: bool = False
 
 
 @dataclass(frozen=True)
 class PlannedTensor:
-    """Tensor of the output: the concatenation of its ``pieces``, or ``values``.
+    """Tensor of the output: the concatenation of its ``pieces``, or ``values``, followed by ``zeros``.
 
-    ``shape`` is row-major, ``dtype`` one of F32, F16, BF16, Q8_0, MXFP4.
+    ``shape`` is row-major, ``dtype`` one of F32, F16, BF16, Q8_0, MXFP4; ``zeros`` is a number of elements.
     """
 
     name: str
@@ -74,6 +70,7 @@ class PlannedTensor:
     dtype: str
     pieces: tuple[TensorPart, ...] = ()
     values: Sequence[float] = ()
+    zeros: int = 0
 
     @property
     def elements(self) -> int:
@@ -98,12 +95,6 @@ class _Expected:
     parts: int
 
 
-def guess_outtype(tensors: Iterable[Tensor]) -> str:
-    """Return the type of the first 16-bit matrix, else f16: the rule of ``--outtype auto``."""
-    known = {"BF16": "bf16", "F16": "f16"}
-    return next((known[t.dtype] for t in tensors if len(t.shape) >= MATRIX and t.dtype in known), "f16")
-
-
 def plan(family: Family, config: Config, tensors: Sequence[Tensor], outtype: str) -> tuple[PlannedTensor, ...]:
     """Match every tensor of the checkpoint with a rule of the family, and every rule with a tensor."""
     kept = [(tensor, name) for tensor in tensors if (name := family.rename(tensor.name, config)) is not None]
@@ -123,7 +114,7 @@ class _TensorMatcher:
 
     def __init__(self, family: Family, config: Config, sizes: Mapping[str, int], outtype: str) -> None:
         self.family, self.config, self.sizes, self.outtype = family, config, sizes, outtype
-        self.names = _name_map(family.name, sizes["blocks"])
+        self.names = name_map(family.name, sizes["blocks"])
         self.together = {name: group for group in family.stacks for name in group}
         self.expected = dict(self._expect())
         self.found: dict[str, dict[int, Tensor]] = {}
@@ -199,15 +190,21 @@ class _TensorMatcher:
                 width=tensor.shape[-1] if matrix else 1,
                 rows=rows,
                 columns=rule.columns if matrix else None,
+                order=rule.order(self.sizes) if rule.order and matrix else None,
                 transposed=rule.transposed and matrix,
                 shift=rule.shift if target.endswith(".weight") else 0.0,
+                decay=rule.decay and not target.endswith(".bias"),
             )
             for _, tensor in sorted(self.found[target].items())
             for rows in expected.rows
         )
         quantized = next((part.dtype for part in self.found[target].values() if part.dtype not in ITEM_BYTES), None)
-        dtype = quantized or _stored_as(target, expected.shape, self.outtype)
-        return PlannedTensor(target, expected.shape, dtype, tuple(pieces))
+        dtype = quantized or tensor_type(target, expected.shape, self.outtype)
+        if rule.written_as is not None and matrix:
+            dtype = rule.written_as[self.outtype != "f16"]
+        name = rule.full_name if rule.full_name and target.endswith(".weight") else target
+        zeros = prod(expected.shape) - prod(expected.stored) if rule.padded else 0
+        return PlannedTensor(name, expected.shape, dtype, tuple(pieces), zeros=zeros)
 
     def _expect(self) -> Iterator[tuple[str, _Expected]]:
         for rule in self.family.rules:
@@ -221,10 +218,11 @@ class _TensorMatcher:
                 chosen = for_rope(stored[0], self.sizes[rule.heads])
             rows = chosen if isinstance(chosen, tuple) else (chosen,)
             parts = shape[0] if stacked else 1
-            stored_bias = _bias(shape[stacked:] if rule.transposed else stored)
+            row = shape[stacked:]
+            stored_bias = _bias(row) if rule.transposed else stored[: len(_bias(row))]
             for name in self._blocks(rule):
-                yield f"{name}.weight", _Expected(rule, shape, stored, rows, parts)
-                if rule.bias or rule.needs_bias:
+                yield f"{name}{rule.suffixes[0]}", _Expected(rule, shape, stored, rows, parts)
+                if ".bias" in rule.suffixes:
                     yield f"{name}.bias", _Expected(rule, _bias(shape), stored_bias, rows, parts)
 
     def _blocks(self, rule: Rule) -> Iterator[str]:
@@ -239,14 +237,12 @@ class _TensorMatcher:
         bare = self.config.architecture.endswith("Model")
         headless = self.config.find("tie_word_embeddings") is not False or bare
         for rule in self.family.rules:
-            needed = {
-                ".weight": not rule.optional or (rule.name == "output" and not headless),
-                ".bias": rule.needs_bias,
-            }
-            for suffix in (".weight", ".bias") if rule.bias or rule.needs_bias else (".weight",):
+            weight = not rule.optional or (rule.name == "output" and not headless)
+            for suffix in rule.suffixes:
                 targets = [f"{name}{suffix}" for name in self._blocks(rule)]
                 # an optional tensor is in all blocks or in none
-                everywhere = needed[suffix] or any(target in self.found for target in targets)
+                needed = rule.needs_bias if suffix == ".bias" else weight
+                everywhere = needed or any(target in self.found for target in targets)
                 yield from (absent for target in targets if (absent := self._absent(target, needed=everywhere)))
         labels = [f"{rule.name}.weight" for rule in self.family.rules if rule.shape[0] == "labels"]
         if self.config.architecture.endswith("ForSequenceClassification") and not self.found.keys() & labels:
@@ -260,7 +256,8 @@ class _TensorMatcher:
         return None if number is None else f"{target} (number {number} of {parts})"
 
 
-def _name_map(family: str, blocks: int) -> _NameMap:
+def name_map(family: str, blocks: int) -> _NameMap:
+    """Return gguf's map of the tensor names of an architecture with that many blocks."""
     import gguf  # noqa: PLC0415 - numpy comes with it
 
     architecture = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == family)
@@ -269,14 +266,5 @@ def _name_map(family: str, blocks: int) -> _NameMap:
 
 
 def _bias(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return shape[: max(1, len(shape) - 1)]
-
-
-def _stored_as(name: str, shape: tuple[int, ...], outtype: str) -> str:
-    """Return the type of a tensor: F32 for vectors, norms and exact matrices, else the chosen type."""
-    plain = BLOCK.sub("", name).removesuffix(".weight")
-    matrix = len(shape) >= MATRIX and name.endswith(".weight") and not name.endswith("_norm.weight")
-    if not matrix or plain in EXACT:
-        return "F32"
-    kind = outtype.upper()
-    return kind if shape[-1] % BLOCKS[kind][0] == 0 else "F16"  # rows that blocks do not fill, as the official script
+    """Return the shape of the bias; that of a convolution over images is a vector."""
+    return shape[:1] if len(shape) > STACK else shape[: max(1, len(shape) - 1)]

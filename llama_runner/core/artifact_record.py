@@ -108,7 +108,7 @@ class Record(Value):
         key, digest = _member(value, "key", str), _member(output, "digest", str)
         if not key.startswith("k1:"):
             raise InvalidRecord(f"unknown key scheme {key[:12]!r}")
-        if not digest.startswith(("sha256:", "tree1:")):
+        if not digest.startswith(("sha256:", "b3:", "tree1:", "tree2:")):
             raise InvalidRecord(f"unknown digest scheme {digest[:12]!r}")
         return cls(
             key=key,

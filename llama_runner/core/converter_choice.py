@@ -20,5 +20,7 @@ class ConverterChoice(Value):
     context_length: int | None = None
     reads: tuple[str, ...] = READ_BY_CONVERSION
     """Patterns of the files that the converter may read."""
+    native_projector: bool = False
+    """Whether the native converter makes the projector, where one is requested."""
     revision: int = 0
     """Number of corrections of the native converter that concern the model; see ``convert.converter_corrections``."""

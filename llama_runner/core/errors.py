@@ -1,5 +1,7 @@
 """The base class of all errors that llama_runner reports to the user, and one subclass for each exit status.
 
+The exit statuses themselves are in ``exit_codes``; errors with a cause of their own are in ``errors.py`` of a package.
+
 A cause has a class of its own if the class is caught somewhere, is public, or has attributes that other code reads.
 For other causes a function ``…_error`` beside the raising code returns the error. The message states the fact, then
 the value; the hint says what to do. ``KeyError`` and ``ValueError`` are bugs of this package and keep their traceback.
@@ -63,6 +65,10 @@ class UsageError(LlamaRunnerError):
     code = ExitCode.USAGE
 
 
+class NeedsForce(UsageError):
+    """What would be removed is protected; who insists removes it."""
+
+
 class SourceError(LlamaRunnerError):
     """The model source cannot be used. Raised before any step runs."""
 
@@ -81,6 +87,13 @@ class ToolError(LlamaRunnerError):
     code = ExitCode.TOOL
 
 
+class NoBlake3(ToolError):
+    """A digest is a BLAKE3, and the package is not installed."""
+
+    def __init__(self) -> None:
+        super().__init__("the digest is a BLAKE3, and the package blake3 is not installed", hint="pip install blake3")
+
+
 class StepError(LlamaRunnerError):
     """A step of the pipeline failed."""
 
@@ -91,6 +104,8 @@ class StoreError(LlamaRunnerError):
     """The store cannot be read or written: disk full, read-only, locked."""
 
     code = ExitCode.STORE
+    no_room: bool = False
+    """Whether the disk is full."""
 
 
 class ServerError(LlamaRunnerError):

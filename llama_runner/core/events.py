@@ -114,6 +114,15 @@ class StepProgress(Event):
     unit: str
 
 
+class TrainingProgress(StepProgress):
+    """The progress of a training, with the loss of its last step; ``rate`` is the learning rate."""
+
+    loss: float = 0.0
+    rate: float = 0.0
+    tokens_s: float = 0.0
+    validation_loss: float | None = None
+
+
 class StepFinished(Event):
     """A step has published its artifact."""
 

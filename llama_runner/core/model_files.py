@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from llama_runner.core.sha256 import sha256
+from llama_runner.core.short_sha256 import sha256
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
@@ -34,6 +34,9 @@ READ_BY_SCRIPT = (*READ_BY_CONVERSION, "*.model", "*.tiktoken", "*.txt")
 """Patterns of the files that llama.cpp's official script may read; also ``CODE`` with ``--trust-remote-code``."""
 
 CODE = "*.py"
+
+PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")
+"""Files that say how a vision model prepares images; the later one counts more."""
 
 CARD = "README.md"
 CARD_HEAD = 2 << 20

@@ -1,4 +1,4 @@
-"""Formats sizes in bytes."""
+"""Formats sizes in bytes, and numbers of things."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ def size_text(count: float) -> str:
     while count >= 1024 and unit < len(_UNITS) - 1:  # noqa: PLR2004
         count, unit = count / 1024, unit + 1
     return f"{count:.0f} {_UNITS[unit]}" if unit == 0 else f"{count:.1f} {_UNITS[unit]}"
+
+
+def count_text(count: int, noun: str) -> str:
+    """Return a number of things: ``1 model``, ``2 models``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def parse_size(text: str) -> int:

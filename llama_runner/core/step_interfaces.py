@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from llama_runner.core.digest import Digest
+    from llama_runner.core.digest import Digest, Hasher
     from llama_runner.core.source import Source
 
 
@@ -78,6 +78,11 @@ class Workspace(Protocol):
     def progress(self, done: int, total: int, unit: str) -> None:
         """Report the progress of the step; ``unit`` is a plural noun such as ``bytes`` or ``tensors``."""
 
+    def training_progress(
+        self, done: int, total: int, *, loss: float, rate: float, tokens_s: float, validation_loss: float | None
+    ) -> None:
+        """Report the progress of a training in steps; ``rate`` is the learning rate."""
+
     def notice(self, what: str, text: str) -> None:
         """Send a ``Noticed`` event; ``what`` is a keyword, ``text`` a clause."""
 
@@ -86,6 +91,9 @@ class Workspace(Protocol):
 
     def add_facts(self, **facts: object) -> None:
         """Add facts about the artifact (canonical JSON values) to its record."""
+
+    def new_hasher(self, size: int) -> Hasher:
+        """Return a hasher for a file of ``size`` bytes in ``out``, whose digest is given to ``add_digest``."""
 
     def add_digest(self, name: str, digest: Digest) -> None:
         """Set the digest of a file in ``out`` that was hashed while it was written."""

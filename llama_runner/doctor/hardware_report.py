@@ -6,11 +6,11 @@ import json
 import os
 import platform
 import re
-import sys
 from typing import TYPE_CHECKING
 
 from llama_runner.doctor.machine_probes import Document, Machine, ProbeFailed, try_probe
 from llama_runner.system import hardware
+from llama_runner.system.platforms import IS_MACOS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,7 +69,7 @@ def _container(machine: Machine) -> str | None:
 
 def cpu(machine: Machine) -> Document:
     """Return the processor: model, relevant features, cores, affinity and quota."""
-    affinity = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    affinity = sorted(affinity) if (affinity := hardware.affinity()) is not None else None
     return {
         "model": try_probe(lambda: _model(machine)),
         "features": try_probe(lambda: _features(machine)),
@@ -82,11 +82,7 @@ def cpu(machine: Machine) -> Document:
 
 def _model(machine: Machine) -> str:
     if not machine.platform.startswith("linux"):
-        return (
-            machine.ask("sysctl", "-n", "machdep.cpu.brand_string").strip()
-            if sys.platform == "darwin"
-            else (platform.processor())
-        )
+        return machine.ask("sysctl", "-n", "machdep.cpu.brand_string").strip() if IS_MACOS else (platform.processor())
     words: dict[str, str] = {}
     for line in machine.read("proc/cpuinfo").splitlines():
         name, _, value = line.partition(":")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.sizes import size_text
 from llama_runner.doctor.machine_probes import Document, Machine, is_unknown, try_probe
-from llama_runner.llama_cpp.backends import BACKENDS
+from llama_runner.llama_cpp.backend_build_options import BACKENDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.core.url_redaction import public_url
 from llama_runner.doctor.machine_probes import Document, Machine, try_probe
-from llama_runner.llama_cpp.backends import BACKENDS, choose_backend, missing_requirements
+from llama_runner.llama_cpp.backend_build_options import BACKENDS, missing_requirements
+from llama_runner.llama_cpp.choose_backend import choose_backend
 from llama_runner.llama_cpp.compiler_cache import PROGRAMS
 from llama_runner.llama_cpp.pinned_source import load_pin
 from llama_runner.llama_cpp.toolchain import NoCompiler, find_toolchain, tool_path

@@ -7,14 +7,15 @@ processes.
 
 from __future__ import annotations
 
+import os
 import queue
-import shutil
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
-from llama_runner.core.digest import Digest, Key, short_hash
+from llama_runner.core.digest import Digest, Key, Scheme, scheme_of, short_hash
 from llama_runner.core.errors import Interrupted, LlamaRunnerError, StepError
 from llama_runner.core.events import (
     Evicted,
@@ -29,23 +30,28 @@ from llama_runner.core.plan import Plan, PlannedStep, Run, Skip
 from llama_runner.core.remote_store import RemoteLost
 from llama_runner.core.source import Source
 from llama_runner.core.step import Place, Resource, Step, all_inputs, inputs, step_key
+from llama_runner.engine.disk_space import check_disk_space
 from llama_runner.engine.new_record import fetched_record, made_record
 from llama_runner.engine.plan_outcome import Outcome, skip_up_to_date
 from llama_runner.engine.run_program import Cancellation
 from llama_runner.engine.step_workspace import StagedWorkspace
 from llama_runner.store import layout, process_locks, staging
-from llama_runner.store.digest_cache import hash_file, hash_payload, hash_tree
-from llama_runner.store.errors import as_store_error, disk_full_error
+from llama_runner.store.digest_cache import hash_file, hash_tree
+from llama_runner.store.errors import as_store_error
+from llama_runner.system.hashing import scheme_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from llama_runner.core.artifact_record import Record
     from llama_runner.core.remote_store import RemoteArtifact, RemoteStore
     from llama_runner.core.step import Node
     from llama_runner.engine.observer import Observer
     from llama_runner.store.artifacts import Store
 
+_HASH_THREADS = 8
+"""Threads that hash a file with BLAKE3, at most; more read no faster."""
 MAX_PARALLEL: dict[Resource, int] = {"network": 4, "disk": 2, "compute": 1}
 """How many steps of each resource run in parallel."""
 
@@ -62,11 +68,15 @@ class Executor:
         lock_timeout: float,
         remote: RemoteStore | None = None,
         check_output: Callable[[Step, Digest], None] | None = None,
+        wanted_digest: Callable[[Step], Digest | None] = lambda _step: None,
         title: Callable[[Step], str] = lambda step: step.kind,
     ) -> None:
-        """``check_output`` raises an error for an output that must not be published; events have the ``title``."""
+        """``check_output`` raises an error for an output that must not be published; events have the ``title``.
+
+        ``wanted_digest`` returns the digest that an output is compared with, for its scheme.
+        """
         self._title = title
-        self._check_output = check_output
+        self._check_output, self._wanted_digest = check_output, wanted_digest
         self._store, self._observer, self._sink, self._remote = store, observer, sink, remote
         self._sources, self._lock_timeout = observer.sources, lock_timeout
         self._cancellation = Cancellation()
@@ -91,7 +101,7 @@ class Executor:
         if not waiting:
             return self._outcome
         try:
-            self._check_disk_space(plan)
+            check_disk_space(self._store, plan)
             self._run_pending(waiting, plan)
         except KeyboardInterrupt:
             raise Interrupted from None
@@ -183,7 +193,7 @@ class Executor:
         """Run a step in staging and publish its output. The caller holds the lock of the key."""
         before = self._store.record(place)
         began = time.monotonic()
-        with self._workspace(step, key, place) as workspace:
+        with self._workspace(step, key, place, scheme=self._scheme(step, before)) as workspace:
             self._sink(StepStarted(self._title(step), decision.reasons, workspace.log_name))
             step.run(workspace)
             self._cancellation.check()
@@ -226,7 +236,7 @@ class Executor:
                 self._check_output(step, theirs.digest)
             except LlamaRunnerError as error:
                 self._remote.reject(key, f"{step.kind} is another one there: {error}")
-        with self._workspace(step, key, place, inputs={}) as workspace:
+        with self._workspace(step, key, place, scheme=scheme_of(theirs.digest), inputs={}) as workspace:
             self._remote.fetch(found, workspace)
             try:
                 step.check_fetched(workspace)
@@ -253,8 +263,25 @@ class Executor:
         self._sink(StepFetched(self._title(step), seconds, theirs.digest, theirs.bytes, str(place), self._remote.name))
         return theirs.digest
 
+    def _scheme(self, step: Step, before: Record | None) -> Scheme | None:
+        """Return how the output of a step is hashed: as the digest that it is compared with. None: by its size.
+
+        Bytes that were hashed with SHA-256 and are made again have the digest that they had, so that the steps after
+        them stay up to date.
+        """
+        for digest in (step.expected_digest, self._wanted_digest(step)):
+            if digest is not None:
+                return scheme_of(digest)
+        return "sha256" if before is not None and scheme_of(before.digest) == "sha256" else None
+
     def _workspace(
-        self, step: Step, key: Key, place: Place, *, inputs: Mapping[str, Node] | None = None
+        self,
+        step: Step,
+        key: Key,
+        place: Place,
+        *,
+        scheme: Scheme | None,
+        inputs: Mapping[str, Node] | None = None,
     ) -> StagedWorkspace:
         return StagedWorkspace(
             step,
@@ -265,6 +292,7 @@ class Executor:
             cancellation=self._cancellation,
             places=self._outcome.places,
             sources=self._sources,
+            scheme=scheme,
             inputs=inputs,
             title=self._title(step),
         )
@@ -283,31 +311,6 @@ class Executor:
     def _lock_path(self, key: Key) -> Path:
         return layout.lock_file(self._store.private, short_hash(key, 16))
 
-    def _check_disk_space(self, plan: Plan) -> None:
-        """Raise ``StoreError`` if a file system has too little space for the artifacts that the plan puts on it."""
-        self._store.private.mkdir(parents=True, exist_ok=True)
-        on_device: dict[int, tuple[Path, list[PlannedStep]]] = {}
-        for planned in plan.pending:
-            final = self._store.private if planned.place is None else self._store.path(planned.place)
-            directory = staging.nearest_directory(final)
-            on_device.setdefault(directory.stat().st_dev, (directory, []))[1].append(planned)
-        for directory, steps in on_device.values():
-            need, free = sum(planned.estimate.disk for planned in steps), shutil.disk_usage(directory).free
-            if need > free:
-                need -= self._resumable_bytes(steps)
-            if need > free:
-                raise disk_full_error(self._store.root if len(on_device) == 1 else directory, need=need, free=free)
-
-    def _resumable_bytes(self, steps: list[PlannedStep]) -> int:
-        """Return the bytes of unfinished work that the steps resume, at most each step's own estimate."""
-        total = 0
-        for planned in steps:
-            if planned.key is not None:
-                work = self._store.work(planned.step.kind, planned.key)
-                found = sum(file.stat().st_size for file in work.rglob("*") if file.is_file())
-                total += min(found, planned.estimate.disk)
-        return total
-
     def _remove_abandoned(self) -> None:
         """Remove the staging directories of killed processes; those in use are locked."""
         directory = layout.staging(self._store.private)
@@ -321,11 +324,12 @@ def _digest_output(step: Step, workspace: StagedWorkspace, place: Place) -> tupl
     path = workspace.target
     if not path.exists() or (place.is_tree and not any(path.iterdir())):
         raise StepError(f"{step.kind}: ended without writing {place.name or place.directory}")
-    if place.name in workspace.digests:
-        return workspace.digests[place.name], path.stat().st_size
-    if place.is_tree and workspace.digests:
-        return hash_tree(path, workspace.digests)
+    threads = min(_HASH_THREADS, os.cpu_count() or 1)
     if place.is_tree:
-        return hash_payload(path)
+        return hash_tree(path, workspace.digests, workspace.scheme, threads=threads)
     size = path.stat().st_size
-    return hash_file(path, workspace.is_cancelled, lambda done: workspace.hash_progress(done, size)), size
+    if place.name in workspace.digests:
+        return workspace.digests[place.name], size
+    scheme = workspace.scheme or scheme_for(size)
+    progress = partial(workspace.hash_progress, total=size)
+    return hash_file(path, workspace.is_cancelled, progress, scheme=scheme, threads=threads), size

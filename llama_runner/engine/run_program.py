@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING
 from llama_runner.core.errors import Interrupted
 from llama_runner.engine.errors import ProgramFailed
 from llama_runner.store.errors import disk_full_error
+from llama_runner.system.platforms import KILL
 from llama_runner.system.processes import signal_group, start
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Cancellation:
             except subprocess.TimeoutExpired:
                 pass
             finally:  # also for processes that outlive the child, and after a second Ctrl-C
-                signal_group(child, signal.SIGKILL)
+                signal_group(child, KILL)
 
     def add(self, child: subprocess.Popen[bytes]) -> None:
         """Add a child to end on ``cancel``; it gets SIGTERM at once if that was called already."""
@@ -113,7 +114,7 @@ def run(
                     on_line(line)
         status = child.wait()
     except BaseException:
-        signal_group(child, signal.SIGKILL)
+        signal_group(child, KILL)
         child.wait()
         raise
     finally:

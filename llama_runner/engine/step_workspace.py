@@ -8,7 +8,7 @@ import time
 from typing import IO, TYPE_CHECKING
 
 from llama_runner.core.digest import Digest, short_hash
-from llama_runner.core.events import Noticed, Sink, StepProgress, Warned
+from llama_runner.core.events import Noticed, Sink, StepProgress, TrainingProgress, Warned
 from llama_runner.core.source import Source
 from llama_runner.core.step import Step, all_inputs
 from llama_runner.core.url_redaction import redacted
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from llama_runner.core.digest import Key
+    from llama_runner.core.digest import Hasher, Key, Scheme
     from llama_runner.core.step import Node, Place
     from llama_runner.core.step_interfaces import Sources
     from llama_runner.engine.run_program import Cancellation
@@ -52,14 +52,17 @@ class StagedWorkspace:
         cancellation: Cancellation,
         places: Mapping[Node, Place],
         sources: Sources,
+        scheme: Scheme | None = None,
         inputs: Mapping[str, Node] | None = None,
         title: str | None = None,
     ) -> None:
         """``inputs`` are the nodes that must be readable; by default all inputs of the step.
 
-        ``title`` is what events call the step; None: its kind.
+        ``scheme`` is how the output is hashed; None: by its size. ``title`` is what events call the step; None: its
+        kind.
         """
         self.step, self._title = step, title or step.kind
+        self.scheme = scheme
         self.facts: dict[str, object] = {}
         self.digests: dict[str, Digest] = {}
         self._store, self._sink, self._cancellation = store, sink, cancellation
@@ -150,15 +153,18 @@ class StagedWorkspace:
         on_line: Callable[[str], None] | None = None,
     ) -> None:
         """See ``Workspace``."""
-        run_program.run(
-            argv,
-            env=env,
-            cwd=cwd,
-            log=self._open_log(),
-            log_name=self.log_name,
-            on_line=on_line,
-            cancellation=self._cancellation,
-        )
+        from llama_runner.system.early_write_back import written_back_early  # noqa: PLC0415 - not on the warm path
+
+        with written_back_early(self.out):
+            run_program.run(
+                argv,
+                env=env,
+                cwd=cwd,
+                log=self._open_log(),
+                log_name=self.log_name,
+                on_line=on_line,
+                cancellation=self._cancellation,
+            )
 
     def _open_log(self) -> IO[bytes]:
         if self._log is None:
@@ -181,6 +187,12 @@ class StagedWorkspace:
             self._progress_at = now
             self._sink(StepProgress(what, done, total, unit))
 
+    def training_progress(
+        self, done: int, total: int, *, loss: float, rate: float, tokens_s: float, validation_loss: float | None
+    ) -> None:
+        """See ``Workspace``."""
+        self._sink(TrainingProgress(self._title, done, total, "steps", loss, rate, tokens_s, validation_loss))
+
     def notice(self, what: str, text: str) -> None:
         """See ``Workspace``."""
         self._sink(Noticed(what, redacted(text)))
@@ -192,6 +204,14 @@ class StagedWorkspace:
     def add_facts(self, **facts: object) -> None:
         """See ``Workspace``."""
         self.facts.update(facts)
+
+    def new_hasher(self, size: int) -> Hasher:
+        """See ``Workspace``."""
+        from llama_runner.system.hashing import new_hasher, scheme_for  # noqa: PLC0415 - not on the warm path
+
+        if self.scheme is not None and not self._place.is_tree:
+            return new_hasher(self.scheme)
+        return new_hasher(scheme_for(size, self.scheme))
 
     def add_digest(self, name: str, digest: Digest) -> None:
         """See ``Workspace``."""

@@ -14,6 +14,7 @@ from llama_runner.serving.errors import ServerDied
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, spec_of
 from llama_runner.serving.llama_server.readiness import Asked
 from llama_runner.serving.server_process import Server
+from llama_runner.sources.sparse_gguf import TINY_CONTEXT
 from llama_runner.store import layout
 from llama_runner.system.files import open_regular
 
@@ -81,10 +82,10 @@ class LlamaCpp:
 
     def _started(self, *, template: bool) -> Server:
         write_carrier(self._model, self._made, template=template)
-        options = ServerOptions(port=0, ctx_size=256, threads=1, gpu_layers=0, load_timeout=PATIENCE_S,
+        options = ServerOptions(port=0, ctx_size=TINY_CONTEXT, threads=1, gpu_layers=0, load_timeout=PATIENCE_S,
                                 extra=(*_OPTIONS, *_VERBOSE))  # fmt: skip
         spec = spec_of(
-            options, binary=self._program, model=self._model, alias="vocabulary", trained_context=256, cores=1
+            options, binary=self._program, model=self._model, alias="vocabulary", trained_context=TINY_CONTEXT, cores=1
         )
         deadline = time.monotonic() + PATIENCE_S
         server = Server(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.errors import UnreadableFile
 from llama_runner.convert.model_directory import CONFIG, ModelDirectory
-from llama_runner.convert.vocab import protobuf
+from llama_runner.convert.vocab import sentencepiece_model_file
 from llama_runner.convert.vocab.tokenizer_classes import FRAMING, NORMALIZER_SETTINGS, SETTING_NORMALIZER
 from llama_runner.core.immutable_values import Value, field
 
@@ -98,7 +98,7 @@ def _read(source: ModelDirectory) -> Original | None:
         pieces = next((directory / name for name in _PIECES if source.has(name)), None)
         if pieces is None:
             return None
-        known = protobuf.read(pieces).pieces
+        known = sentencepiece_model_file.read(pieces).pieces
         texts = {number: text for number, (text, _, _) in enumerate(known)}
         found = {number: {"content": text} for number, (text, _, kind) in enumerate(known) if kind in _FOUND_FIRST}
         added = {**found, **_added(source, settings, {})}

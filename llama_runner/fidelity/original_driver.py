@@ -7,15 +7,19 @@ uses no network and runs no code of the model; Jinja runs in its sandbox.
 from __future__ import annotations
 
 import faulthandler
+import importlib
 import importlib.metadata
 import json
 import re
 import sys
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 PATIENCE_S = 120
+MEMORY = 4 << 30
+"""Bytes of address space: a template can ask for any number."""
 
 
 def tokens_of(job: dict[str, Any]) -> dict[str, Any]:
@@ -102,8 +106,18 @@ def prompts_of(job: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def limit_memory() -> None:
+    """Limit the address space, where the system can."""
+    with suppress(ImportError, OSError, ValueError):  # Windows has no such module, macOS takes no such limit
+        resource: Any = importlib.import_module("resource")
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        limit = MEMORY if most == resource.RLIM_INFINITY else min(MEMORY, most)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, most))
+
+
 def main(job_file: str, result_file: str) -> None:
     """Read the job, write the result."""
+    limit_memory()
     faulthandler.dump_traceback_later(PATIENCE_S, exit=True)  # an expression or a template may take for ever
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     result: dict[str, Any] = {}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from llama_runner.store.layout import SOURCES
+from llama_runner.system.platforms import PYTHON_OF_ENVIRONMENT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,6 +18,6 @@ def reference_python(root: Path) -> Path | str | None:
     """Return "" for this Python, the path of that of llama.cpp's own converter in the store, or None without any."""
     if all(find_spec(name) is not None for name in _LIBRARIES):
         return ""
-    python = "Scripts/python.exe" if os.name == "nt" else "bin/python"
+    python = PYTHON_OF_ENVIRONMENT
     found = sorted(root.glob(f"{SOURCES}/converter-*/{python}"))
     return found[-1] if found else None

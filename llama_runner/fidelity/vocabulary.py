@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from llama_runner.convert.vocab import protobuf
+from llama_runner.convert.vocab import sentencepiece_model_file
 from llama_runner.fidelity.report import Finding, shown
 
 if TYPE_CHECKING:
@@ -69,8 +69,10 @@ def _merges(original: Original, made: MadeFile) -> str | None:
 
 def _scores(original: Original, made: MadeFile) -> str | None:
     """Compare the order in which pairs are merged, which are scores in the file."""
-    pieces = () if original.pieces is None else protobuf.read(original.pieces).pieces
+    pieces = () if original.pieces is None else sentencepiece_model_file.read(original.pieces).pieces
     for number, (text, score, _) in enumerate(pieces):
+        if original.texts[number] != text:  # an added token took its place, and is not merged
+            continue
         if number < len(made.scores) and abs(made.scores[number] - score) > _SCORE_ERROR * max(1.0, abs(score)):
             return f"the score of token {number} ({shown(text)}) is {score:g}, in the file {made.scores[number]:g}"
     if original.document is None or not made.scores:

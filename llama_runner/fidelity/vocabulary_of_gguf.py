@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.immutable_values import Value
 from llama_runner.sources.gguf_header import NotGGUF, read_header
+from llama_runner.sources.sparse_gguf import write_tiny_model
 from llama_runner.system.files import open_regular
 
 if TYPE_CHECKING:
@@ -22,9 +23,6 @@ _TOKENS, _MERGES, _TYPES = "tokenizer.ggml.tokens", "tokenizer.ggml.merges", "to
 _SCORES = "tokenizer.ggml.scores"
 _UINT32, _FLOAT32, _STRING = 4, 6, 8
 _NUMBERS = {_UINT32: "I", 5: "i", _FLOAT32: "f"}
-_F32, _F16, _ALIGNMENT = 0, 1, 32
-_WIDTH = 32
-_CONTEXT = 256
 
 
 class MadeFile(Value, eq=False):
@@ -96,38 +94,12 @@ def _decoded(path: Path, value: bytes) -> tuple[Any, ...]:
 
 def write_carrier(target: Path, made: MadeFile, *, template: bool = True) -> None:
     """Write the tiny model with the vocabulary of a file; without ``template``, with no chat template."""
-    values: dict[str, bytes] = {"general.architecture": _text_value("llama")}
+    values = {}
     with open_regular(made.path) as file:
         for key, (start, end) in made.spans.items():
             wanted = key.startswith("tokenizer.") or key == "general.name"
             if wanted and (template or not key.startswith((TEMPLATE, "tokenizer.chat_templates"))):
                 file.seek(start)
                 values[key] = file.read(end - start)
-    numbers = {"block_count": 1, "context_length": _CONTEXT, "embedding_length": _WIDTH, "feed_forward_length": _WIDTH,
-               "attention.head_count": 1, "rope.dimension_count": _WIDTH, "vocab_size": len(made.tokens)}  # fmt: skip
-    values |= {f"llama.{name}": struct.pack("<II", _UINT32, number) for name, number in numbers.items()}
-    values["llama.attention.layer_norm_rms_epsilon"] = struct.pack("<If", _FLOAT32, 1e-5)
-    square = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
-    shapes = {"token_embd.weight": (_WIDTH, len(made.tokens)), "output_norm.weight": (_WIDTH,)}
-    shapes |= {f"blk.0.{name}.weight": (_WIDTH,) for name in ("attn_norm", "ffn_norm")}
-    shapes |= {f"blk.0.{name}.weight": (_WIDTH, _WIDTH) for name in square}
-    table, offset = b"", 0
-    for name, shape in shapes.items():
-        kind, width = (_F32, 4) if len(shape) == 1 else (_F16, 2)
-        table += _text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, offset)
-        elements = shape[0] * (1 if len(shape) == 1 else shape[1])
-        offset += -(-elements * width // _ALIGNMENT) * _ALIGNMENT
-    head = b"GGUF" + struct.pack("<IQQ", 3, len(shapes), len(values))
-    head += b"".join(_text(key) + value for key, value in values.items()) + table
-    with target.open("wb") as file:
-        file.write(head)
-        file.truncate(-(-len(head) // _ALIGNMENT) * _ALIGNMENT + offset)
-
-
-def _text(text: str) -> bytes:
-    data = text.encode("utf-8", "surrogateescape")
-    return struct.pack("<Q", len(data)) + data
-
-
-def _text_value(text: str) -> bytes:
-    return struct.pack("<I", _STRING) + _text(text)
+    target.unlink(missing_ok=True)
+    write_tiny_model(target, values, len(made.tokens))

@@ -1,95 +1,59 @@
-"""Who may use the gateway: keys with their limits, the ``Host`` of requests, the origin of web pages."""
+"""Who may use the gateway and who may change it: keys, ``Host`` and origin, the user at the end of a connection."""
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 import ipaddress
-import os
-import stat
-import sys
+from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 from llama_runner.core.errors import UsageError
-from llama_runner.gateway.client_rights import Client
-from llama_runner.serving.errors import bad_key_file_error
-from llama_runner.serving.keys_and_certificates import check_key_file
-from llama_runner.system.files import read_bounded
+from llama_runner.core.immutable_values import Value
+from llama_runner.core.loopback import WITHOUT_KEY
+from llama_runner.gateway.errors import Forbidden
+from llama_runner.serving.port_owner import users_of_connection
+from llama_runner.system.platforms import user_id
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from aiohttp import web
 
-_LARGEST = 1 << 20
+    from llama_runner.gateway.served_models import ServedModel
+
 _LOCAL_NAMES = ("localhost", "ip6-localhost", "host.docker.internal", "host.containers.internal")
 _APPS = ("app", "tauri", "vscode-webview", "vscode-file")
 """Schemes of origins that no web site has: programs that show their own pages."""
-_LIMITS = {"key": str, "requests": int, "models": list, "manage": bool}
-
-Keys = dict[str, Client]
-"""The clients by the SHA-256 of their keys."""
+_OWN: WeakKeyDictionary[asyncio.BaseTransport, bool] = WeakKeyDictionary()
+"""Whether a connection comes from the gateway's user or from root. The kernel takes its time for an answer."""
 
 
-def key_digest(key: str) -> str:
-    """Return what a key is known by: comparing digests takes the same time for every wrong key."""
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+class Client(Value):
+    """The sender of a request, as its key or its address says."""
+
+    name: str
+    """What logs and metrics call it: the name of its key, or ``loopback``. Never the key."""
+    models: tuple[str, ...] = ("*",)
+    """Glob patterns of the names that it may use."""
+    requests: int | None = None
+    """Maximum number of requests in progress; None: no limit."""
+    manages: bool = False
+    """Whether it may load, unload, download and remove models."""
+
+    def may_use(self, name: str) -> bool:
+        """Return whether it may use a model under this name; ``NAME:latest`` and ``NAME`` are the same."""
+        plain = name.removesuffix(":latest")
+        return any(fnmatchcase(plain, pattern.removesuffix(":latest")) for pattern in self.models)
+
+    def may_use_model(self, model: ServedModel) -> bool:
+        """Return whether it may use a model; for one with several adapters, whether it may with each of them."""
+        names = [f"{model.base}:{adapter}" for adapter in model.adapters] if len(model.adapters) > 1 else [model.name]
+        return all(map(self.may_use, names))
 
 
-def read_keys(key_file: Path | None, limits_file: Path | None) -> Keys:
-    """Return the clients of a file with keys, one a line, and of a file with limits; ``UsageError``.
-
-    A file with limits is TOML: ``[keys.NAME]`` with ``key``, and ``requests``, ``models``, ``manage``. Both files are
-    for their owner's eyes only.
-    """
-    found: Keys = {}
-    if key_file is not None:
-        check_key_file(key_file)
-        lines = read_bounded(key_file, _LARGEST).decode("utf-8").split("\n")
-        keys = [line for line in lines if line and not line.startswith("#")]
-        found |= {key_digest(key): Client(name=f"key {at}", manages=True) for at, key in enumerate(keys, 1)}
-    if limits_file is not None:
-        found |= _limited(limits_file)
-    return found
-
-
-def _limited(path: Path) -> Keys:
-    try:
-        text = read_bounded(path, _LARGEST).decode("utf-8")
-        mode = path.stat().st_mode
-        if sys.version_info >= (3, 11):
-            import tomllib  # noqa: PLC0415 - not without a file of limits
-        else:
-            import tomli as tomllib  # noqa: PLC0415
-        tables: Any = tomllib.loads(text).get("keys", {})
-    except (OSError, ValueError) as error:
-        raise bad_key_file_error(path, getattr(error, "strerror", None) or str(error)) from None
-    if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise bad_key_file_error(path, f"others may use it (mode {stat.S_IMODE(mode):o})", f"chmod 600 {path}")
-    if not isinstance(tables, dict) or not tables:
-        raise bad_key_file_error(path, "there is no table [keys.NAME] in it")
-    return dict(_client(path, name, table) for name, table in tables.items())
-
-
-def _client(path: Path, name: str, table: object) -> tuple[str, Client]:
-    where = f"[keys.{name}]"
-    if not isinstance(table, dict):
-        raise bad_key_file_error(path, f"{where} is no table")
-    for key, value in table.items():
-        if key not in _LIMITS:
-            raise bad_key_file_error(path, f"{where} has an unknown key {key!r}", f"the keys are {', '.join(_LIMITS)}")
-        kind = _LIMITS[key]
-        if not isinstance(value, kind) or (kind is int and not _is_count(value)):
-            raise bad_key_file_error(path, f"{where} {key} has a wrong value")
-    models = table.get("models", ["*"])
-    if not table.get("key") or not all(isinstance(each, str) for each in models):
-        raise bad_key_file_error(path, f"{where} has no key" if not table.get("key") else f"{where} models is no list")
-    client = Client(
-        name=name, models=tuple(models), requests=table.get("requests"), manages=bool(table.get("manage", False))
-    )
-    return key_digest(table["key"]), client
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+LOOPBACK = Client(name=WITHOUT_KEY, manages=True)
+"""A client on this machine, which needs no key."""
 
 
 def key_in(headers: Any) -> str | None:  # noqa: ANN401 - a mapping that ignores case
@@ -100,6 +64,7 @@ def key_in(headers: Any) -> str | None:  # noqa: ANN401 - a mapping that ignores
     return headers.get("x-api-key") or None
 
 
+@lru_cache(maxsize=256)
 def is_local_host(host: str) -> bool:
     """Return whether a ``Host`` header names this machine by a name that no web site can take."""
     try:
@@ -130,6 +95,35 @@ def is_same_origin(origin: str, host: str) -> bool:
         return parts.scheme in ("http", "https") and bool(host) and parts.netloc.lower() == host.lower()
     except ValueError:
         return False
+
+
+def check_may_manage(request: web.Request, client: Client) -> None:
+    """Raise ``Forbidden`` unless a client may manage everything, and its page is that of the gateway or has a key."""
+    if not client.manages or "*" not in client.models:
+        raise Forbidden("this key may not manage the gateway", hint="use a key with manage = true and every model")
+    origin = request.headers.get("Origin")
+    if client is LOOPBACK and origin is not None and not is_same_origin(origin, request.headers.get("Host", "")):
+        raise Forbidden(f"pages of {origin!r} need a key to manage the gateway", hint="send Authorization: Bearer KEY")
+    if client is LOOPBACK and request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site"):
+        raise Forbidden("pages of another site need a key to manage the gateway", hint="send Authorization: Bearer KEY")
+
+
+async def check_user_of_connection(request: web.Request) -> None:
+    """Raise ``Forbidden`` unless the process at the other end of a connection has the gateway's user, or is root's.
+
+    Who changes the configuration can run programs with the rights of the gateway.
+    """
+    transport = request.transport
+    ends = [transport.get_extra_info(name) for name in ("sockname", "peername")] if transport is not None else []
+    if len(ends) != 2 or not all(isinstance(end, tuple) for end in ends):  # noqa: PLR2004 - a UNIX socket has a mode
+        return
+    assert transport is not None
+    is_own = _OWN.get(transport)
+    if is_own is None:
+        users = await asyncio.to_thread(users_of_connection, ends[0][1], ends[1][1])
+        is_own = _OWN[transport] = users is None or (bool(users) and users <= {user_id(), 0})
+    if not is_own:
+        raise Forbidden("another user of this machine needs a key to do this", hint="send Authorization: Bearer KEY")
 
 
 def no_keys_error(address: str) -> UsageError:

@@ -15,24 +15,29 @@ if TYPE_CHECKING:
     from llama_runner.config.config import Config
     from llama_runner.config.layers import Resolved
     from llama_runner.config.table_types import Model
+    from llama_runner.gateway.sessions.session_settings import SessionSettings
 
 
-def catalogue_from(config: Config, profile: Callable[[str], Mapping[str, str]] | None = None) -> Catalogue:
+def catalogue_from(
+    config: Config,
+    profile: Callable[[str], Mapping[str, str]] | None = None,
+    version: Callable[[str], tuple[int, ...]] = lambda _where: (),
+) -> Catalogue:
     """Return everything that a configuration declares.
 
-    A model and its aliases and variants share one process. An adapter has one of its own: llama-server reuses what it
-    computed with another adapter. ``profile`` returns the options that ``tune`` saved under a name.
+    A model, its aliases, variants and adapters share one process. ``profile`` returns the options that ``tune`` saved
+    under a name, ``version`` what changes when the files of an adapter are replaced.
     """
     declared: dict[str, DeclaredModel] = {}
     served: dict[str, ServedModel] = {}
     for model in config.models.values():
         layers = config.resolved(model.name, profile)
-        declared[model.name] = _declared(model.name, layers)
+        declared[model.name] = _with_adapters(_declared(model.name, layers), model, version)
         names = [_served(model.name, model.name, layers), *_of_aliases(model, layers), *_of_variants(model, layers)]
-        for name in [f"{model.name}:{adapter}" for adapter in model.adapters]:
-            with_adapter = config.resolved(name, profile)
-            declared[name] = _declared(name, with_adapter)
-            names.append(_served(name, name, with_adapter))
+        names += [
+            _served(f"{model.name}:{each.name}", model.name, layers, base=model.name, adapters={each.name: each.scale})
+            for each in model.adapters.values()
+        ]
         served |= {each.name: each for each in names}
     return Catalogue(declared, served)
 
@@ -47,6 +52,27 @@ def _declared(name: str, layers: Resolved) -> DeclaredModel:
         ttl=layers.get("ttl") or None,
         preload=bool(layers.get("preload")),
         max_ctx_size=layers.get("max_ctx_size"),
+        sessions=_sessions(layers.get("sessions")),
+    )
+
+
+def _sessions(given: Any) -> SessionSettings | None:  # noqa: ANN401 - true, false or a table
+    if not given and not isinstance(given, dict):
+        return None
+    from llama_runner.gateway.sessions.session_settings import settings_of  # noqa: PLC0415 - only for them
+
+    return settings_of(given)
+
+
+def _with_adapters(declared: DeclaredModel, model: Model, version: Callable[[str], tuple[int, ...]]) -> DeclaredModel:
+    """Return a model whose process has all adapters loaded, none of them applied."""
+    if not model.adapters:
+        return declared
+    every = model.adapters.values()
+    return declared.replace(
+        lora={each.name: each.option.replace(scale=0.0).text for each in every},
+        adapters={each.name: each.scale for each in every},
+        versions=tuple(version(each.where) for each in every),
     )
 
 
@@ -83,8 +109,14 @@ def policies_of(models: Iterable[DeclaredModel]) -> tuple[Policy, ...]:
 def launch_of(model: DeclaredModel) -> str:
     """Return a digest of all that decides how a model is prepared and started."""
     server = {name: value for name, value in model.server.__dict__.items() if name not in ("host", "port", "names")}
-    what = repr((str(model.source), sorted(model.keywords.items()), sorted(server.items())))
+    what = repr((str(model.source), sorted(model.keywords.items()), sorted(server.items()), model.sessions))
+    what += repr((model.lora, model.versions)) if model.lora else ""
     return hashlib.sha256(what.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def process_name(name: str) -> str:
+    """Return the name that a process gives its model: llama-server separates names by commas."""
+    return name.replace(",", "_").strip() or "_"
 
 
 class MemoryLimits(Value):

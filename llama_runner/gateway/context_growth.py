@@ -29,7 +29,7 @@ class ContextGrowth:
 
     def size(self, model: DeclaredModel) -> int | None:
         """Return the context that a model was given because a client wanted more; None if it has its own."""
-        return self._sizes.get(launch_of(model))
+        return self._sizes.get(launch_of(model)) if self._sizes else None
 
     def grow(self, model: DeclaredModel, wanted: int, current: int | None, trained: int | None) -> bool:
         """Decide whether a model gets a larger context for a request that wants so many tokens.

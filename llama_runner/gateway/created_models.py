@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import StoreError
 from llama_runner.core.immutable_values import Value, field
-from llama_runner.gateway.served_models import DeclaredModel, ServedModel
+from llama_runner.gateway.served_models import Catalogue, DeclaredModel, ServedModel
 from llama_runner.store import layout, process_locks
 from llama_runner.system.files import read_json, write_json
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from llama_runner.gateway.served_models import Catalogue
+    from llama_runner.gateway.route_interface import Models
 
 SCHEMA = 1
 _LARGEST = 4 << 20
@@ -77,18 +77,30 @@ class CreatedStore:
         self._root = root
         self._path = layout.gateway_models(root / layout.PRIVATE)
         self._read_at: tuple[int, ...] | None = None
+        self._configured = Catalogue()
         self.current = CreatedModels()
 
-    async def load(self) -> CreatedModels:
-        """Read the file; nothing where it is absent. Where it is damaged, what was read before stays."""
-        self._read_at = self._version()
+    async def load(self, configured: Catalogue) -> Catalogue:
+        """Read the file and return a catalogue with what it has. Where it is damaged, what was read before stays."""
+        self._read_at, self._configured = self._version(), configured
         with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
             self.current = await asyncio.to_thread(_read_if_there, self._root)
-        return self.current
+        return self.current.merged(configured)
+
+    def has(self, name: str) -> bool:
+        """Return whether a client made what is served under a name: the configuration counts where both have it."""
+        return self.current.has(name) and name not in self._configured.served
+
+    def has_name(self, name: str) -> bool:
+        """Return whether that is one more name for a model."""
+        return self.has(name) and name in self.current.names
 
     @property
     def is_outdated(self) -> bool:
-        """Whether the file was changed after it was read, by another gateway of the root or by this one."""
+        """Whether the file was changed after it was read, by another gateway of the root or by this one.
+
+        Asked in the event loop before each request: 7 µs on a local disk, where a thread takes ten times as long.
+        """
         return self._version() != self._read_at
 
     def _version(self) -> tuple[int, ...] | None:
@@ -98,18 +110,20 @@ class CreatedStore:
             return None
         return status.st_ino, status.st_size, status.st_mtime_ns
 
+    async def forget(self, name: str, models: Models) -> None:
+        """End a name that a client made, and the names that lead to it. Raises ``StoreError``."""
+        before = self.current
+        await self.change(lambda made: made.without(name))
+        catalogue = models.catalogue
+        for each in before.names.keys() - self.current.names.keys() | {name}:
+            if each not in self._configured.served:
+                catalogue = catalogue.without(each)
+        await models.declare(catalogue)
+
     async def change(self, change: Callable[[CreatedModels], CreatedModels]) -> None:
         """Change the file, and what is served, alike. Raises ``StoreError``."""
         await asyncio.to_thread(change_created, self._root, change)
         self.current = change(self.current)
-
-
-def read_created(root: Path) -> CreatedModels:
-    """Return what clients made; nothing where the file is absent, damaged or of another version."""
-    try:
-        return _read(root)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return CreatedModels()
 
 
 def change_created(root: Path, change: Callable[[CreatedModels], CreatedModels]) -> CreatedModels:
@@ -160,6 +174,8 @@ def _served(name: str, found: dict[str, Any]) -> ServedModel:
         sampling=dict(found.get("sampling") or {}),
         template=dict(found.get("template") or {}),
         system=None if system is None else _text(system),
+        base=str(found.get("base") or ""),
+        adapters={_text(name): float(scale) for name, scale in (found.get("adapters") or {}).items()},
     )
 
 
@@ -171,6 +187,7 @@ def _document(created: CreatedModels) -> dict[str, Any]:
             "sampling": each.sampling,
             "template": each.template,
             "system": each.system,
+            **({"base": each.base, "adapters": each.adapters} if each.adapters else {}),
         }
         for name, each in created.names.items()
     }

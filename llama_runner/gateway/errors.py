@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.errors import ExitCode, LlamaRunnerError, ServerError
+from llama_runner.core.errors import ExitCode, LlamaRunnerError, ServerError, StoreError
 from llama_runner.core.events import snake_case
 from llama_runner.core.printable_text import printable, printable_message
 from llama_runner.core.sizes import size_text
@@ -71,27 +71,61 @@ _STATUS_OF = {
     ExitCode.SERVER: 409,
 }
 """HTTP statuses of errors of the library, by their exit status; 500 for the others."""
+_FULL = "disk_full"
+_MEMBERS = (
+    (" or choose another --root, and", ", and"),
+    ("choose another --root (LLAMA_RUNNER_ROOT)", "start the gateway with another root"),
+    ("--force", "force = true"),
+    ("--update", "update = true"),
+    ("run the command again", "send the request again"),
+)
+"""What a client of the API does in place of what hints say of the command line."""
 _NOT_FOUND = (
-    *("no_such_model", "no_such_server", "no_such_build", "unknown_model"),
+    *("no_such_session", "no_such_model", "no_such_server", "no_such_build", "unknown_model"),
     *("no_such_repository", "no_such_revision", "no_such_quantization", "no_such_file"),
 )
+_STATUS_OF_KIND = {**dict.fromkeys(_NOT_FOUND, 404), _FULL: 507, "needs_force": 409}
+"""HTTP statuses of errors by their word, which counts more."""
 
 
 class CallFailed(GatewayError):
-    """A call of the library failed. ``kind`` is the class of its error in snake case, ``status`` follows from it."""
+    """A call of the library failed. ``kind`` is the class of its error in snake case, ``status`` follows from it.
 
-    def __init__(self, message: str, *, kind: str = "call_failed", code: int = 0, hint: str | None = None) -> None:
-        self.kind = kind
-        self.status = 404 if kind in _NOT_FOUND else _STATUS_OF.get(code, 500)
+    ``exit_status`` is what the command line would end with. ``tail`` are the last lines of the log of what failed.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: str = "call_failed",
+        code: int = 0,
+        hint: str | None = None,
+        tail: Iterable[str] = (),
+    ) -> None:
+        self.kind, self.exit_status, self.tail = kind, code, tuple(tail)
+        self.status = _STATUS_OF_KIND.get(kind) or _STATUS_OF.get(code, 500)
         self.permanent = self.status in (400, 404)
-        super().__init__(message, hint=hint)
+        super().__init__(message, hint=None if hint is None else _hint_for_clients(hint))
+
+
+def kind_of(error: LlamaRunnerError) -> str:
+    """Return the word for the cause of an error of the library."""
+    return _FULL if isinstance(error, StoreError) and error.no_room else snake_case(type(error).__name__)
+
+
+def _hint_for_clients(hint: str) -> str:
+    """Return a hint of the command line for clients of the API, which have members of a request in place of flags."""
+    for flag, member in _MEMBERS:
+        hint = hint.replace(flag, member)
+    return hint
 
 
 def gateway_error(error: LlamaRunnerError) -> GatewayError:
     """Return an error of the library as one with an HTTP status."""
     if isinstance(error, GatewayError):
         return error
-    return CallFailed(str(error), kind=snake_case(type(error).__name__), code=error.code, hint=error.hint)
+    return CallFailed(str(error), kind=kind_of(error), code=error.code, hint=error.hint)
 
 
 class UnknownModel(GatewayError):
@@ -212,6 +246,10 @@ class ServerLost(GatewayError):
         super().__init__(
             f"model {name!r} stopped while it answered: the connection broke", hint="send the request again"
         )
+
+
+class ServerGone(ServerLost):
+    """The process of a model ended before a request, or as it came: nothing of it was answered."""
 
 
 class Closing(GatewayError):

@@ -1,7 +1,8 @@
 """The latest events of the gateway, numbered, for readers that follow them and may be slow.
 
 Every reader reads from the same bounded log, so that a slow one costs nothing: it misses what was forgotten meanwhile
-and is told so. What the scheduler does is kept as it is and described when somebody reads it.
+and is told so. What the scheduler does is kept as it is and described when somebody reads it; only a refusal is
+described at once.
 """
 
 from __future__ import annotations
@@ -46,7 +47,10 @@ _NAMES: dict[type, str] = {
 }
 """Names of the scheduler's events and effects; those that are not here are of no interest outside of it."""
 _MEMBERS = ("id", "model", "ok", "seconds", "need", "available", "instance")
-_OTHERS = ("models_changed", "job", "job_removed", "running", "machine", "config_changed", "reset")
+_OTHERS = (
+    *("models_changed", "job", "job_removed", "running", "machine"),
+    *("config_changed", "programs_changed", "sessions_changed", "reset"),
+)
 TYPES = tuple(dict.fromkeys((*_NAMES.values(), *_OTHERS)))
 """The types of all events."""
 
@@ -91,10 +95,17 @@ class EventLog:
         """Add an event or effect of the scheduler."""
         if isinstance(what, state.Reload):  # not kept: it has every declared model
             self.add("models_changed", {"models": len(what.policies)})
+        elif isinstance(what, state.Refuse):  # its error is not kept: its traceback has the request with its body
+            self.add(_NAMES[state.Refuse], _described(what))
         elif (kind := _NAMES.get(type(what))) is not None:
             self._last += 1
             self._events.append(Numbered(self._last, time.time(), kind, what))
             self._wake()
+
+    def note_session(self, model: str, event: str, **_: Any) -> None:  # noqa: ANN401 - JSON
+        """Add an event where the states on disk have changed."""
+        if event in {"session_saved", "sessions_removed"}:
+            self.add("sessions_changed", {"model": model})
 
     def _wake(self) -> None:
         if self.readers:

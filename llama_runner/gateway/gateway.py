@@ -9,64 +9,36 @@ import asyncio
 import itertools
 import time
 from collections import Counter, deque
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
-
 from llama_runner.gateway import errors
 from llama_runner.gateway import scheduler_state as state
-from llama_runner.gateway.children import Child, Children
-from llama_runner.gateway.client_rights import LOOPBACK, Client
+from llama_runner.gateway.access_control import LOOPBACK, Client
+from llama_runner.gateway.adapters import chosen
 from llama_runner.gateway.configuration import MemoryLimits, policies_of
 from llama_runner.gateway.context_growth import ContextGrowth
 from llama_runner.gateway.event_log import EventLog
 from llama_runner.gateway.metrics import Metrics
-from llama_runner.gateway.route_interface import Call
+from llama_runner.gateway.process_lease import Lease
+from llama_runner.gateway.process_lifecycle import Children
 from llama_runner.gateway.scheduler import Scheduler
 from llama_runner.gateway.served_models import Catalogue, ModelFacts, RunningModel, ServedModel
+from llama_runner.gateway.upstream_client import UpstreamClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
     from pathlib import Path
 
     from llama_runner.api import Runner
+    from llama_runner.gateway.model_process import Child
     from llama_runner.gateway.scheduler_state import Effect, Event, Limits
 
-_CONNECT_S = 10.0
-_READ_BUFFER = 1 << 16
+_SAVING_S = 30.0
+_CLEARED_AWAY_S = 1.0
 _TRIED = (errors.LoadFailed, errors.LoadingCrashed, errors.NeverFits)
 """Errors after which the fallbacks of a model are tried."""
-
-
-class Lease:
-    """A model that is ready and is not stopped until the lease ends. See ``interface.Lease``."""
-
-    def __init__(self, model: ServedModel, child: Child, session: aiohttp.ClientSession, waited: float) -> None:
-        self.model, self.child, self.session, self.waited = model, child, session, waited
-        self.url, self.key, self.facts, self.context = child.url, child.key, child.facts, child.context
-        self.loading = min(waited, child.seconds) if child.started_at > time.time() - waited else 0.0
-        self.answered = False
-        self.asked = time.monotonic() - waited
-        self.calls: list[Call] = []
-
-    @asynccontextmanager
-    async def request(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:  # noqa: ANN401 - those of aiohttp
-        """Send a request to the process, with its key. See ``interface.Lease``."""
-        headers = {**(options.pop("headers", None) or {}), "Authorization": f"Bearer {self.key}"}
-        began = time.monotonic()
-        try:
-            answer = await self.session.request(method, self.url + path, headers=headers, **options)
-        except (aiohttp.ClientError, OSError) as error:
-            self.calls.append(Call(method, path, began, time.monotonic(), None))
-            raise errors.ServerLost(self.model.name) from error
-        self.answered = answer.status < 500  # noqa: PLR2004 - an error of the server
-        try:
-            yield answer
-        finally:
-            self.calls.append(Call(method, path, began, time.monotonic(), answer.status))
-            answer.release() if answer.content.at_eof() else answer.close()
 
 
 class Gateway:
@@ -104,14 +76,10 @@ class Gateway:
         """What clients said of declared models; it counts more than the configuration."""
         self._changed = asyncio.Event()
         self._quit = asyncio.Event()
-        # llama-server closes a kept connection after a stream and after 5 s, unannounced: a request sent then is lost
-        self.session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, force_close=True),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            read_bufsize=_READ_BUFFER,
-        )
+        self._hurries = False
+        self.upstream = UpstreamClient()
+        self.session_observers: list[Callable[..., None]] = [self.metrics.count_session, self.events.note_session]
+        self.children.upstream, self.children.tell_session = self.upstream, self._on_session
 
     @cached_property
     def runner(self) -> Runner:
@@ -127,11 +95,17 @@ class Gateway:
 
     @asynccontextmanager
     async def acquire(
-        self, name: str, *, keep_alive: float | None = None, client: Client = LOOPBACK, context: int | None = None
+        self,
+        name: str,
+        *,
+        keep_alive: float | None = None,
+        client: Client = LOOPBACK,
+        context: int | None = None,
+        adapters: dict[str, float] | None = None,
     ) -> AsyncIterator[Lease]:
-        """Wait until a model is ready; within the block it is not stopped. See ``interface.Models``."""
+        """Wait until a model is ready; within the block it is not stopped. See ``route_interface.Models``."""
         began = time.monotonic()
-        model = self.find(name, client)
+        model = self.with_adapters(self.find(name, client), adapters, client)
         if context is not None and model.declared not in self.children.ready:
             facts = await self.facts(model.name)
             self._grow(model, context, None, None if facts is None else facts.context_length)
@@ -139,11 +113,31 @@ class Gateway:
         while context is not None and self._grow(model, context, child, child.facts.context_length):
             self.tell(state.Finished(request))
             request, model, child = await self._first_of(model, keep_alive)
-        lease = Lease(model, child, self.session, time.monotonic() - began)
+        lease = Lease((request, model, child), began, self.upstream, self._replace_process)
+        lease.keep_alive = keep_alive
         try:
+            lease.model = self.with_adapters(model, adapters, client)  # it may be a fallback
             yield lease
+        except (errors.BadRequest, errors.Forbidden):  # which says nothing of the process
+            lease.answered = True
+            raise
         finally:
-            self.tell(state.Finished(request, ok=lease.answered))
+            self.tell(state.Finished(lease.id, ok=lease.answered))
+
+    async def _replace_process(self, lease: Lease) -> bool:
+        """Give a lease whose process has ended another one, once it is ready. Return whether that process has ended.
+
+        A process that was killed takes connections until the system has cleared it away.
+        """
+        declared, until = lease.model.declared, time.monotonic() + _CLEARED_AWAY_S
+        while self.children.check(declared, lease.child):
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), 0.05)
+            if time.monotonic() > until:
+                return False
+        lease.id, child = await self._granted(lease.model, lease.keep_alive)
+        lease.use(child)
+        return True
 
     def find(self, name: str, client: Client = LOOPBACK) -> ServedModel:
         """Return the model of a name that a client may use; ``UnknownModel``."""
@@ -151,9 +145,14 @@ class Gateway:
             found = self.catalogue.find(name)
         except errors.UnknownModel:
             found = None
-        if found is None or not client.may_use(found.name):
+        if found is None or not client.may_use_model(found):
             raise errors.UnknownModel(name, [model.name for model in self.listed(client)])
         return found
+
+    def with_adapters(self, model: ServedModel, wanted: dict[str, float] | None, client: Client) -> ServedModel:
+        """Return a model with the adapters that the field ``lora`` of a request chooses; ``BadRequest``."""
+        declared = self.catalogue.declared.get(model.declared)
+        return chosen(model, wanted, {} if declared is None else declared.adapters, client)
 
     def listed(self, client: Client = LOOPBACK) -> list[ServedModel]:
         """Return the models that are shown to a client."""
@@ -164,7 +163,7 @@ class Gateway:
         first: errors.GatewayError | None = None
         for name in (model.name, *model.fallbacks):
             try:
-                tried = self.catalogue.find(name)
+                tried = model if name == model.name else self.catalogue.find(name)
                 request, child = await self._granted(tried, keep_alive)
             except _TRIED as error:
                 first = first or error
@@ -301,12 +300,15 @@ class Gateway:
 
         Called again, it shortens the time.
         """
+        self._hurries = self._hurries or grace <= 0
+        for child in self.children.ready.values() if self._hurries else ():
+            if child.sessions is not None:
+                child.sessions.abandon()
         self.tell(state.Shutdown(grace))
         await self._quit.wait()
         await self.children.cleared_up()
         if self._timer is not None:
             self._timer.cancel()
-        await self.session.close()
 
     # --- events and effects
 
@@ -355,11 +357,26 @@ class Gateway:
         elif isinstance(effect, state.Start):
             self._spawn(self.children.start(self._declared[effect.model], effect.instance))
         elif isinstance(effect, state.Stop):
-            self._spawn(self.children.stop(effect.model, effect.instance))
+            self._spawn(self._stop(effect.model, effect.instance))
+        elif isinstance(effect, state.Expect):
+            self._spawn(self.children.expect(self._declared[effect.model]))
         elif isinstance(effect, state.Measure):
             self._spawn(self.children.measure())
         else:
             self._quit.set()
+
+    async def _stop(self, model: str, instance: int) -> None:
+        """End a process, once its sessions are saved; they have ``_SAVING_S``."""
+        child = self.children.ready.get(model)
+        try:
+            if child is not None and child.sessions is not None and child.instance == instance:
+                await child.sessions.close(0.0 if self._hurries else _SAVING_S)
+        finally:
+            await self.children.stop(model, instance)
+
+    def _on_session(self, model: str, event: str, **facts: Any) -> None:  # noqa: ANN401 - JSON
+        for observer in self.session_observers:
+            observer(model, event, **facts)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)

@@ -7,24 +7,35 @@ import json
 import re
 import secrets
 import time
-from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from llama_runner.core.immutable_values import Value, field
-from llama_runner.gateway import errors, prompt_log, protocol_errors
-from llama_runner.gateway.access_control import Keys, is_allowed_origin, is_local_host, key_digest, key_in
-from llama_runner.gateway.client_rights import LOOPBACK, Client
+from llama_runner.gateway import error_bodies, errors, prompt_log
+from llama_runner.gateway.access_control import (
+    LOOPBACK,
+    Client,
+    is_allowed_origin,
+    is_local_host,
+    is_same_origin,
+    key_in,
+)
 from llama_runner.gateway.created_models import CreatedStore
-from llama_runner.gateway.exchange import Exchange
 from llama_runner.gateway.jobs import Jobs
 from llama_runner.gateway.management.manager import Manager, Process
-from llama_runner.gateway.management.routes import add_routes as add_management_routes
+from llama_runner.gateway.management.route_handlers import add_routes as add_management_routes
 from llama_runner.gateway.ollama_downloads import PullRules
 from llama_runner.gateway.ollama_routes import add_routes
+from llama_runner.gateway.page_routes import PageRoutes, is_public
+from llama_runner.gateway.page_sign_in import SignIns, id_in
+from llama_runner.gateway.read_keys_and_limits import Keys, key_digest
 from llama_runner.gateway.relay import AnswerError
+from llama_runner.gateway.request_limits import LARGEST_BODY, RequestLimits
+from llama_runner.gateway.request_log_entry import Exchange
 from llama_runner.gateway.routes import Routes
+from llama_runner.web import page_files
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -38,7 +49,6 @@ if TYPE_CHECKING:
 _PUBLIC = ("/health",)
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _METHODS = "GET, HEAD, POST, PUT, DELETE, OPTIONS"
-_MAX_BODY = 64 << 20
 _STRANGER = Client(name="unknown", models=())
 
 
@@ -50,7 +60,7 @@ class Settings(Value):
     """Whether other machines need no key."""
     fetch_images: bool = False
     """Whether llama-server may fetch images from the addresses that clients give."""
-    max_body: int = _MAX_BODY
+    max_body: int = LARGEST_BODY
     """Bytes of a body."""
     pulls: PullRules = field(default_factory=PullRules)
     """What clients may download."""
@@ -66,7 +76,7 @@ class Application:
     def __init__(self, gateway: Gateway, settings: Settings, process: Process | None = None) -> None:
         self.gateway, self.settings = gateway, settings
         self.tracing: Tracing | None = None
-        self._in_progress: Counter[str] = Counter()
+        self._limits = RequestLimits()
         self.web = web.Application(middlewares=[self._around], client_max_size=settings.max_body)
         self.web.on_response_prepare.append(self._add_headers)
         self._declared = gateway.catalogue
@@ -77,11 +87,13 @@ class Application:
         manager = Manager(gateway, self._created, self._downloads, self.jobs, process or Process())
         add_management_routes(self.web, manager)
         Routes(gateway, self._downloads, fetch_images=settings.fetch_images).add_to(self.web)
+        self._sign_ins = SignIns()
+        PageRoutes(self._sign_ins, lambda: self.settings.keys).add_to(self.web)
 
     async def change(self, settings: Settings, catalogue: Catalogue) -> None:
         """Go on with another configuration. Models that clients made are served beside those of the catalogue."""
         self.settings, self._downloads.rules, self._declared = settings, settings.pulls, catalogue
-        await self.gateway.declare((await self._created.load()).merged(catalogue))
+        await self.gateway.declare(await self._created.load(catalogue))
 
     @web.middleware
     async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -108,68 +120,87 @@ class Application:
 
     async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
-            client = self._check(request)
+            digest = self._known_key(request)
+            client = self._check(request, digest)
             request["client"], request["exchange"].client = client, client.name
+            request["namespace"] = digest or client.name
+            request["may_go_on"] = partial(self._may_go_on, request, client)
             if self._created.is_outdated:  # another gateway of this root may have made names
-                await self.gateway.declare((await self._created.load()).merged(self._declared))
+                await self.gateway.declare(await self._created.load(self._declared))
             if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
                 return web.Response(status=204)
-            return await self._limited(request, handler, client)
+            with self._limits.count(client, request.method):
+                return await handler(request)
         except AnswerError as error:
             failure = error.failure
         except errors.GatewayError as error:
-            failure = protocol_errors.failure_of(error)
+            failure = error_bodies.failure_of(error)
         except web.HTTPRequestEntityTooLarge:
             limit = self.settings.max_body
-            failure = protocol_errors.failure_of(errors.RequestTooLarge(f"the body is larger than {limit} bytes"))
+            failure = error_bodies.failure_of(errors.RequestTooLarge(f"the body is larger than {limit} bytes"))
         except web.HTTPException as error:
             if error.status < 400:  # noqa: PLR2004 - a redirection
                 raise
             text = {404: f"there is no {request.path}", 405: f"{request.path} does not take {request.method}"}
             message = text.get(error.status, error.reason.lower())
-            failure = protocol_errors.Failure(error.status, "not_found", message, permanent=True)
+            failure = error_bodies.Failure(error.status, "not_found", message, permanent=True)
         except (asyncio.CancelledError, ConnectionError):
             raise
         except Exception as error:  # noqa: BLE001 - a bug of ours ends one request, not the gateway
-            failure = protocol_errors.Failure(500, "internal_error", f"{type(error).__name__}: {error}")
+            failure = error_bodies.Failure(500, "internal_error", f"{type(error).__name__}: {error}")
         return self._error(request, failure)
 
-    def _error(self, request: web.Request, failure: protocol_errors.Failure) -> web.StreamResponse:
+    def _error(self, request: web.Request, failure: error_bodies.Failure) -> web.StreamResponse:
         exchange: Exchange = request["exchange"]
         exchange.error = failure.kind
         anthropic = "anthropic-version" in request.headers
-        body = protocol_errors.error_body(
-            failure, protocol_errors.protocol_of(request.path, anthropic=anthropic), exchange.request_id
+        body = error_bodies.error_body(
+            failure, error_bodies.protocol_of(request.path, anthropic=anthropic), exchange.request_id
         )
         data = json.dumps(body).encode()
         exchange.wrote(data)
         return web.Response(
             body=data,
             status=failure.status,
-            headers={"Content-Type": "application/json", **protocol_errors.error_headers(failure)},
+            headers={"Content-Type": "application/json", **error_bodies.error_headers(failure)},
         )
 
-    def _check(self, request: web.Request) -> Client:
-        """Return who sends a request; ``Unauthorized`` and ``Forbidden``."""
-        origin = request.headers.get("Origin")
-        if origin is not None and not is_allowed_origin(origin):
-            raise errors.Forbidden(f"pages of {origin!r} may not use the gateway")
-        is_local = self._is_local(request)
-        if is_local and not is_local_host(request.headers.get("Host", "")) and not self._is_socket(request):
-            raise errors.Forbidden(
-                f"the host {request.headers.get('Host', '')!r} is not this machine", hint="use localhost or 127.0.0.1"
-            )
-        preflight = request.method == "OPTIONS"
+    def _may_go_on(self, request: web.Request, client: Client) -> bool:
+        """Return whether a request would be let in now as it was: its key or sign-in may have ended."""
+        try:
+            return self._check(request, self._known_key(request, is_use=False)) == client
+        except errors.GatewayError:
+            return False
+
+    def _known_key(self, request: web.Request, *, is_use: bool = True) -> str | None:
+        """Return the digest of the key of a request, or of its sign-in; None unless that is one of the keys."""
         key = key_in(request.headers)
-        known = None if key is None else self.settings.keys.get(key_digest(key))
-        if known is not None:
-            return known
+        if key is not None:
+            digest: str | None = key_digest(key)
+        else:
+            id_ = id_in(request)
+            digest = None if id_ is None else self._sign_ins.key_digest(id_, is_use=is_use)
+        return digest if digest in self.settings.keys else None
+
+    def _check(self, request: web.Request, digest: str | None) -> Client:
+        """Return who sends a request with the digest of a key; ``Unauthorized`` and ``Forbidden``."""
+        origin, host = request.headers.get("Origin"), request.headers.get("Host", "")
+        if origin is not None and not is_allowed_origin(origin):
+            own = is_same_origin(origin, host) and (digest is not None or is_public(request))
+            if not own:
+                raise errors.Forbidden(f"pages of {origin!r} may not use the gateway")
+        is_local = self._is_local(request)
+        if is_local and not is_local_host(host) and not self._is_socket(request):
+            raise errors.Forbidden(f"the host {host!r} is not this machine", hint="use localhost or 127.0.0.1")
+        if digest is not None:
+            return self.settings.keys[digest]
         if is_local or self.settings.insecure:
             return LOOPBACK if is_local else Client(name="anonymous")
-        if request.path in _PUBLIC or preflight:
+        if request.path in _PUBLIC or request.method == "OPTIONS" or is_public(request):
             return _STRANGER
         raise errors.Unauthorized(
-            "the key is not known" if key else "no key was sent", hint="send Authorization: Bearer KEY"
+            "the key is not known" if key_in(request.headers) else "no key was sent",
+            hint="send Authorization: Bearer KEY",
         )
 
     @staticmethod
@@ -184,22 +215,15 @@ class Application:
             return is_local_host(f"[{name[0]}]" if ":" in str(name[0]) else str(name[0]))
         return isinstance(name, (str, bytes))
 
-    async def _limited(self, request: web.Request, handler: Handler, client: Client) -> web.StreamResponse:
-        """Answer a request within the number that a key may have in progress."""
-        if client.requests is None or request.method != "POST":
-            return await handler(request)
-        if self._in_progress[client.name] >= client.requests:
-            raise errors.TooManyRequests(client.requests)
-        self._in_progress[client.name] += 1
-        try:
-            return await handler(request)
-        finally:
-            self._in_progress[client.name] -= 1
-
     async def _add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
         exchange: Exchange | None = request.get("exchange")
         if exchange is not None:
             response.headers["X-Request-Id"] = response.headers["Request-Id"] = exchange.request_id
+        if is_public(request):
+            response.headers.update(page_files.HEADERS)
+            response.headers["Content-Security-Policy"] = page_files.page().policy
+        elif request.path.startswith("/api/v1/"):
+            response.headers["X-Content-Type-Options"] = "nosniff"
         origin = request.headers.get("Origin")
         if origin is not None and is_allowed_origin(origin):
             response.headers["Access-Control-Allow-Origin"] = origin
@@ -214,7 +238,7 @@ class Application:
         seconds = time.monotonic() - exchange.began
         resource = request.match_info.route.resource
         route = resource.canonical if resource is not None else "other"
-        model = exchange.model if exchange.model in self.gateway.catalogue.served else ""
+        model = self.gateway.catalogue.counted_name(exchange.model or "")
         metrics = self.gateway.metrics
         metrics.count("requests_total", model=model or "", route=route, status=str(status))
         if model:
@@ -255,6 +279,8 @@ class Application:
             "bytes": exchange.sent,
             "error": exchange.error,
         }
+        if exchange.session is not None:
+            line |= {"session": exchange.session.outcome, "session_source": exchange.session.source}
         if exchange.ignored:
             line["ignored"] = list(exchange.ignored)
         return line | {f"{kind}_tokens": count for kind, count in exchange.tokens.items()}

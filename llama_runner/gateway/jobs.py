@@ -7,6 +7,7 @@ that is cancelled, or ends with the gateway, keeps what arrived; the next one go
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import time
 from collections import deque
@@ -83,8 +84,8 @@ class Work(Value, eq=False):
 
     @property
     def key(self) -> str:
-        """Equal for two requests for the same work."""
-        return f"{self.kind} {self.name.lower()}"
+        """Equal for two requests for the same work: the same call with the same arguments."""
+        return json.dumps([self.kind, self.question.call, self.question.arguments], sort_keys=True, default=str)
 
 
 class Job:
@@ -222,6 +223,8 @@ class Jobs:
     def __init__(self) -> None:
         self.on_change: Callable[[Job], None] = lambda _: None
         """Called when one has changed; of progress, a few times a second."""
+        self.on_remove: Callable[[str], None] = lambda _: None
+        """Called with the id of one that is forgotten."""
         self._jobs: dict[str, Job] = {}
 
     def list(self) -> list[Job]:
@@ -238,7 +241,11 @@ class Jobs:
         """Forget a job that has ended; ``JobRuns``, ``UnknownJob``."""
         if not self.get(id).ended.is_set():
             raise JobRuns(id)
+        self._forget(id)
+
+    def _forget(self, id: str) -> None:  # noqa: A002 - as above
         del self._jobs[id]
+        self.on_remove(id)
 
     async def start(self, work: Work, *, keep: bool = True) -> Job:
         """Return the job that does a work: one that runs, or a new one. ``keep``: it goes on without followers.
@@ -255,7 +262,7 @@ class Jobs:
             self._jobs[job.id] = job
             over = max(0, len(self._jobs) - _KEPT_JOBS)
             for each in [each for each in self._jobs.values() if each.ended.is_set()][:over]:
-                del self._jobs[each.id]
+                self._forget(each.id)
         job.is_kept = job.is_kept or keep
         return job
 

@@ -16,6 +16,7 @@ from llama_runner.gateway.access_control import is_local_host, no_keys_error
 from llama_runner.serving.errors import cannot_listen_error
 from llama_runner.serving.port_owner import taken
 from llama_runner.serving.unix_socket import check_socket, clear_socket
+from llama_runner.system.platforms import new_unix_socket
 
 _BACKLOG = 1024
 
@@ -105,7 +106,7 @@ def forget(addresses: list[Address]) -> None:
 async def _listen_at_socket(runner: web.AppRunner, path: Path, registry: Path) -> str:
     check_socket(str(path), registry)
     clear_socket(path)
-    bound = socket.socket(socket.AF_UNIX)
+    bound = new_unix_socket()
     before = os.umask(0o177)  # only the owner may use it
     try:
         bound.bind(str(path))

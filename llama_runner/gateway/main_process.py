@@ -18,20 +18,23 @@ from llama_runner.config.config import Config
 from llama_runner.core.errors import Interrupted, LlamaRunnerError, UsageError
 from llama_runner.core.events import Warned
 from llama_runner.gateway import scheduler_state as state
-from llama_runner.gateway.access_control import read_keys
 from llama_runner.gateway.configuration import MemoryLimits, catalogue_from, limits_of
 from llama_runner.gateway.gateway import Gateway
 from llama_runner.gateway.http_application import Application, Settings
 from llama_runner.gateway.listeners import address_of, check_addresses, forget, listen, tls_context
 from llama_runner.gateway.management import manager as management
 from llama_runner.gateway.ollama_downloads import PullRules
+from llama_runner.gateway.read_keys_and_limits import read_keys
 from llama_runner.gateway.tracing import Tracing, tracing_from
 from llama_runner.serving import tuned_profiles
 from llama_runner.serving.gateway_process import register_gateway
+from llama_runner.serving.port_check import check_port
 from llama_runner.serving.server_log import Log
-from llama_runner.serving.service_files import notify_ready
+from llama_runner.serving.systemd_and_launchd_units import notify_ready
+from llama_runner.serving.unix_socket import check_socket
 from llama_runner.store import layout
 from llama_runner.system.background_writer import BackgroundWriter
+from llama_runner.system.platforms import allow_many_files, take_signals
 
 if TYPE_CHECKING:
     import ssl
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
     from llama_runner.api import Runner
     from llama_runner.core.events import Event
     from llama_runner.gateway.served_models import Catalogue
-    from llama_runner.request.options import RunnerKeywords
+    from llama_runner.request.request_keywords import RunnerKeywords
 
 DEFAULT_LISTEN = ("127.0.0.1:8080",)
 GRACE_S = 30.0
@@ -53,6 +56,7 @@ class Process:
     def __init__(self, given: argparse.Namespace, write: Callable[[str], None]) -> None:
         self._path, self._write, self._given = given.config, write, given
         self._reloading: asyncio.Task[None] | None = None
+        self._is_reloading = asyncio.Lock()
         self.interrupted = False
         self._urls: list[str] = []
         self._reloads = 0
@@ -65,13 +69,21 @@ class Process:
         check_addresses(self._addresses, has_keys=bool(self._settings.keys), insecure=table.insecure)
         self._tls: ssl.SSLContext | None = None
         if table.tls_cert is not None or table.tls_key is not None:
-            from llama_runner.serving.access_check import check_access  # noqa: PLC0415 - only with TLS
+            from llama_runner.serving.check_access_options import check_access  # noqa: PLC0415 - only with TLS
             from llama_runner.serving.llama_server.launch_spec import ServerOptions  # noqa: PLC0415 - as above
 
             check_access(ServerOptions(tls_cert=table.tls_cert, tls_key=table.tls_key), {})
             assert table.tls_cert is not None
             assert table.tls_key is not None
             self._tls = tls_context(table.tls_cert, table.tls_key)
+
+    def check_ports(self) -> None:
+        """Raise ``PortTaken`` or ``ServerError`` unless the gateway could listen now."""
+        for address in self._addresses:
+            if address.port is None:
+                check_socket(address.host, self._servers)
+            else:
+                check_port(address.host, address.port, self._servers)
 
     def _read(self) -> Config:
         config = Config.load(self._path)
@@ -91,16 +103,26 @@ class Process:
         )
 
     def _catalogue(self, config: Config) -> Catalogue:
-        found = catalogue_from(config, lambda name: tuned_profiles.read(layout.profiles(self._root), name))
+        found = catalogue_from(
+            config,
+            lambda name: tuned_profiles.read(layout.profiles(self._root), name),
+            self._adapter_version,
+        )
         if not self._given.locked:
             return found
-        from llama_runner.config.deployment import locked_keywords  # noqa: PLC0415 - it loads the pipeline
+        from llama_runner.config.prepare_declared_models import locked_keywords  # noqa: PLC0415 - it loads the pipeline
 
         locked = {
             name: model.replace(keywords=dict(locked_keywords(config, cast("RunnerKeywords", model.keywords))))
             for name, model in found.declared.items()
         }
         return found.replace(declared=locked)
+
+    def _adapter_version(self, where: str) -> tuple[int, ...]:
+        from llama_runner.sources.adapter_option import adapter_version  # noqa: PLC0415 - only with adapters
+        from llama_runner.training.adapter_versions import adapter_directory  # noqa: PLC0415
+
+        return adapter_version(str(adapter_directory(self._root, where) or where))
 
     def _load(self) -> Runner:
         """Load the pipeline, which takes as long as the rest of the start."""
@@ -116,6 +138,7 @@ class Process:
         memory = MemoryLimits(**table.memory.__dict__)
         gateway = Gateway(self._root, self._load, self._catalogue(self._config), memory=memory, limits=limits)
         gateway.observers.append(self._on_scheduling)
+        gateway.session_observers.append(self._on_session)
         about = management.Process(
             config=self._path, urls=lambda: self._urls, reload=lambda: self._reload_now(application)
         )
@@ -134,17 +157,10 @@ class Process:
                 self.interrupted = self.interrupted or number == signal.SIGINT
                 (again if ending.is_set() else ending).set()
 
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, on_end, number)
-            if hasattr(signal, "SIGHUP"):
-                loop.add_signal_handler(signal.SIGHUP, partial(self._start_reload, application))
+            take_signals(loop, on_end, partial(self._start_reload, application))
             self._urls = urls
             self._register(gateway)
             notify_ready(os.environ)
-            for name in (model.name for model in self._config.models.values() if model.sessions):
-                self._tell(
-                    "warned", what="sessions", text=f"{name}: sessions are not saved yet; the key changes nothing"
-                )
             self._tell("gateway_ready", urls=urls, pid=os.getpid(), models=list(gateway.catalogue.declared))
             await ending.wait()
             self._tell("gateway_stopping")
@@ -175,18 +191,25 @@ class Process:
             await self._reload_now(application)
         except LlamaRunnerError as error:
             self._tell("reload_failed", error=str(error), hint=error.hint)
-            self._register(application.gateway, str(error))
+            async with self._is_reloading:
+                await asyncio.to_thread(self._register, application.gateway, str(error))
 
     async def _reload_now(self, application: Application) -> None:
-        """Read the configuration again. Raises what is wrong with it, and changes nothing then."""
-        config = await asyncio.to_thread(self._read)
+        """Read the configuration again. Raises what is wrong with it, and changes nothing then.
+
+        One reload after the other: an earlier one that takes longer would put back what it has read.
+        """
+        async with self._is_reloading:
+            self._config, settings, catalogue = await asyncio.to_thread(self._read_again)
+            await application.change(settings, catalogue)
+            await asyncio.to_thread(self._register, application.gateway)
+        self._tell("reloaded", models=list(application.gateway.catalogue.declared))
+
+    def _read_again(self) -> tuple[Config, Settings, Catalogue]:
+        config = self._read()
         settings = self._settings_of(config)
         check_addresses(self._addresses, has_keys=bool(settings.keys), insecure=config.gateway.insecure)
-        catalogue = self._catalogue(config)
-        self._config = config
-        await application.change(settings, catalogue)
-        self._register(application.gateway)
-        self._tell("reloaded", models=list(application.gateway.catalogue.declared))
+        return config, settings, self._catalogue(config)
 
     def _register(self, gateway: Gateway, failure: str | None = None) -> None:
         """Write down that this gateway is ready, and whether it could read its configuration the last time."""
@@ -230,6 +253,13 @@ class Process:
         elif isinstance(what, state.Stop):
             self._tell("model_stopping", model=what.model, cause=what.cause)
 
+    def _on_session(self, model: str, event: str, **facts: object) -> None:
+        """Write down what becomes of sessions; what came of a request is in its own line."""
+        if event == "sessions_limited":
+            self._tell("warned", what="sessions", text=f"{model}: {facts['text']}")
+        elif event != "session_requested":
+            self._tell(event, model=model, **facts)
+
     def _tell(self, event: str, **facts: object) -> None:
         self._write(json.dumps({"event": event, **facts}))
 
@@ -271,7 +301,7 @@ def serve(arguments: Sequence[str], show: Callable[[str], None] | None = None) -
     once Ctrl-C has ended it.
     """
     given = _parser().parse_args(arguments)
-    _allow_many_files()
+    allow_many_files()
     lines = Lines(given, show)
     process = Process(given, lines)
     try:
@@ -280,6 +310,16 @@ def serve(arguments: Sequence[str], show: Callable[[str], None] | None = None) -
         lines.flush()
     if process.interrupted:
         raise Interrupted
+
+
+def check(arguments: Sequence[str], *, ports: bool) -> None:
+    """Raise the error that a gateway with these arguments would end with before it is ready. Writes nothing.
+
+    With ``ports``, an address that is taken is one.
+    """
+    process = Process(_parser().parse_args(arguments), lambda _line: None)
+    if ports:
+        process.check_ports()
 
 
 def start() -> int:
@@ -307,14 +347,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--detached", action="store_true", help="write the lines to the log only")
     parser.add_argument("--log-prompts", action="store_true", help="write prompts and answers to the log")
     return parser
-
-
-def _allow_many_files() -> None:
-    """Raise the limit of open files to what is permitted: each request has two sockets."""
-    try:
-        import resource  # noqa: PLC0415 - not on Windows
-
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    except (ImportError, OSError, ValueError):
-        return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llama_runner.gateway import scheduler_state as state
 
@@ -28,6 +28,13 @@ _HELP = {
     "crashes_total": ("counter", "Processes that ended by themselves."),
     "stops_total": ("counter", "Processes that were stopped, by cause: evicted, idle, unloaded, changed, closing."),
     "refused_total": ("counter", "Requests that the scheduler refused, by cause."),
+    "session_requests_total": ("counter", "Requests of sessions, by outcome (hit, miss, new) and source of the state."),
+    "session_reused_tokens_total": ("counter", "Tokens of their prompts that were not read again."),
+    "session_failures_total": ("counter", "Sessions that could not be saved or restored."),
+    "sessions_saved_total": ("counter", "States that were saved."),
+    "sessions_saved_bytes_total": ("counter", "Bytes of these."),
+    "sessions_restored_total": ("counter", "States that were restored."),
+    "sessions_restored_bytes_total": ("counter", "Bytes of these."),
     "queued": ("gauge", "Requests that wait for a model."),
     "in_flight": ("gauge", "Requests that a model answers."),
     "model_memory_bytes": ("gauge", "Memory of a loaded model by place."),
@@ -35,6 +42,9 @@ _HELP = {
     "memory_available_bytes": ("gauge", "Memory that all models together may take, by place, as it was measured last."),
     "started_at_seconds": ("gauge", "When the gateway started, in seconds since the epoch."),
 }
+
+_OF_STATES = {"session_saved": "sessions_saved", "session_restored": "sessions_restored"}
+_SESSION_FAILURES = {"session_not_saved": "not_saved", "session_missed": "missed"}
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -80,6 +90,17 @@ class Metrics:
             self.count("stops_total", model=event.model, cause=event.cause)
         elif isinstance(event, state.Refuse):
             self.count("refused_total", cause=event.error.kind)
+
+    def count_session(self, model: str, event: str, **facts: Any) -> None:  # noqa: ANN401 - JSON
+        """Count what becomes of the sessions of a model."""
+        if event == "session_requested":
+            self.count("session_requests_total", model=model, outcome=facts["outcome"], source=facts["source"])
+            self.count("session_reused_tokens_total", facts["tokens"], model=model)
+        elif (name := _OF_STATES.get(event)) is not None:
+            self.count(f"{name}_total", model=model)
+            self.count(f"{name}_bytes_total", facts["bytes"], model=model)
+        elif (what := _SESSION_FAILURES.get(event)) is not None:
+            self.count("session_failures_total", model=model, what=what)
 
     def text(self, running: Iterable[RunningModel], available: Sizes, started_at: float) -> str:
         """Return everything as text; ``running`` are the models and ``available`` is the memory as they are now."""

@@ -30,7 +30,7 @@ def facts_of(prepared: Prepared, extra: Sequence[str] = ()) -> ModelFacts:
     template = _given_template(extra) or found.template
     return ModelFacts(
         file=prepared.model,
-        sha256=prepared.sha256 or _digest(prepared.model),
+        digest=prepared.digest or _digest(prepared.model),
         bytes=found.bytes,
         modified_at=prepared.model.stat().st_mtime,
         architecture=found.architecture or "",
@@ -87,4 +87,4 @@ def _metadata(projector: Path | None) -> Mapping[str, Any]:
 def _digest(model: Path) -> str:
     """Return a digest of a model whose bytes were not hashed: of names, sizes and times of its files."""
     files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files_of(model)]
-    return hashlib.sha256(repr(files).encode("utf-8", "surrogateescape")).hexdigest()
+    return "stamps:" + hashlib.sha256(repr(files).encode("utf-8", "surrogateescape")).hexdigest()

@@ -17,7 +17,7 @@ from llama_runner.gateway.jobs import Jobs, Work
 from llama_runner.gateway.ollama_http import LineStream, body_of, check_manages, client_error, name_in, served_name
 from llama_runner.gateway.ollama_names import LATEST, find_name, plain_name
 from llama_runner.gateway.ollama_progress import ProgressTranslator
-from llama_runner.gateway.ollama_requests import streams
+from llama_runner.gateway.ollama_request_translation import streams
 from llama_runner.gateway.route_interface import client_of
 from llama_runner.gateway.served_models import DeclaredModel
 from llama_runner.gateway.worker_process import Question
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from llama_runner.gateway.created_models import CreatedStore
-    from llama_runner.gateway.ollama_messages import Json
+    from llama_runner.gateway.ollama_message_translation import Json
     from llama_runner.gateway.route_interface import Models
 
 

@@ -8,21 +8,19 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from llama_runner.core.errors import LlamaRunnerError, SourceError, UsageError
+from llama_runner.gateway.error_bodies import failure_of
 from llama_runner.gateway.errors import BadRequest, Forbidden, GatewayError, UnknownModel
-from llama_runner.gateway.ollama_messages import Json, wrong_type_error
-from llama_runner.gateway.ollama_names import find_name
-from llama_runner.gateway.ollama_responses import UpstreamError, error_body, event_data, line, upstream_error
-from llama_runner.gateway.protocol_errors import failure_of
+from llama_runner.gateway.ollama_message_translation import Json, wrong_type_error
+from llama_runner.gateway.ollama_response_translation import UpstreamError, error_body, event_data, line, upstream_error
 from llama_runner.gateway.request_bodies import check, parsed
 from llama_runner.gateway.route_interface import client_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    import aiohttp
-
-    from llama_runner.gateway.exchange import Exchange
+    from llama_runner.gateway.request_log_entry import Exchange
     from llama_runner.gateway.route_interface import Models
+    from llama_runner.gateway.upstream_client import Answer
 
 NDJSON = "application/x-ndjson"
 _CHAT = "/v1/chat/completions"
@@ -37,8 +35,8 @@ async def body_of(request: web.Request) -> Json:
     if not content.strip():
         raise BadRequest("missing request body")
     found = parsed(content)
-    check(_CHAT, found)
-    exchange_of(request).body = found
+    exchange = exchange_of(request)
+    exchange.adapters, exchange.body = check(_CHAT, found), found
     return found
 
 
@@ -57,11 +55,14 @@ def name_in(body: Json, *members: str) -> str:
 
 def served_name(models: Models, name: str, request: web.Request) -> str:
     """Return the name under which a model is served. Raises ``UnknownModel``, also where the client may not use it."""
-    found = find_name(name, models.catalogue.served)
     client = client_of(request)
-    if found is None or not client.may_use(found):
+    try:
+        found = models.catalogue.find(name)
+    except UnknownModel:
+        found = None
+    if found is None or not client.may_use_model(found):
         raise UnknownModel(name, [each.name for each in models.catalogue.listed() if client.may_use(each.name)])
-    return found
+    return found.name
 
 
 def check_manages(request: web.Request, what: str) -> None:
@@ -138,7 +139,7 @@ async def event_stream(pieces: AsyncIterator[bytes]) -> AsyncIterator[list[str]]
             yield found
 
 
-async def upstream_json(answer: aiohttp.ClientResponse) -> Any:  # noqa: ANN401 - JSON is anything
+async def upstream_json(answer: Answer) -> Any:  # noqa: ANN401 - JSON is anything
     """Return the JSON of a response of llama-server. Raises ``UpstreamError`` for an error, and for no JSON."""
     content = await answer.read()
     if answer.status != web.HTTPOk.status_code:

@@ -58,7 +58,7 @@ def listed_model(model: ServedModel, facts: ModelFacts) -> Json:
         "model": name,
         "modified_at": time_text(facts.modified_at),
         "size": facts.bytes,
-        "digest": facts.sha256,
+        "digest": facts.digest.rpartition(":")[2],
         "details": details(facts, _parent(model)),
         "capabilities": capabilities(facts),
     }
@@ -73,7 +73,7 @@ def running_model(running: RunningModel, facts: ModelFacts) -> Json:
         "name": name,
         "model": name,
         "size": total or facts.bytes,
-        "digest": facts.sha256,
+        "digest": facts.digest.rpartition(":")[2],
         "details": details(facts),
         "expires_at": FAR_FUTURE if running.pinned else expires,
         "size_vram": total - running.memory.get("Host", 0) if total else 0,

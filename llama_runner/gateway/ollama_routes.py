@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from llama_runner.gateway.ollama_chat_generate_embed import Inference
+from llama_runner.gateway.ollama_create_copy_delete import Management
 from llama_runner.gateway.ollama_downloads import Downloads
 from llama_runner.gateway.ollama_http import body_of, error_response, name_in, served_name
-from llama_runner.gateway.ollama_inference import Inference
-from llama_runner.gateway.ollama_manage import Management
 from llama_runner.gateway.ollama_models import listed_model, running_model, shown_model
 from llama_runner.gateway.route_interface import client_of
 
@@ -61,7 +61,7 @@ def add_routes(
         router.add_route("*", path, _not_found)
 
     async def life(_: web.Application) -> AsyncIterator[None]:
-        await gateway.declare((await created.load()).merged(gateway.catalogue))
+        await gateway.declare(await created.load(gateway.catalogue))
         yield
         await jobs.close()
 
@@ -106,7 +106,7 @@ class _Descriptions:
         facts = await self._models.facts(name)
         if facts is None:
             return error_response(404, f"model {asked!r} is not on the disk yet; pull it, or send it a request")
-        served = self._models.catalogue.served[name]
+        served = self._models.catalogue.find(name)
         running = next((each for each in self._models.running() if each.name == served.declared), None)
         arrays = await asyncio.to_thread(_arrays, facts.file) if body.get("verbose") is True else None
         projector = None if facts.projector is None else await asyncio.to_thread(_header, facts.projector)

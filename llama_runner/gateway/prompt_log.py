@@ -1,7 +1,8 @@
 """Prompts and answers for the access log, where the configuration asks for them. Pure.
 
 Only members of a request that hold text of the user are taken. Images and sounds are left out. Credentials in URLs,
-and the key of the client, are removed.
+and the key of the client, are removed. What is looked at is limited, as this runs in the event loop: of a long
+conversation the newest messages are kept.
 """
 
 from __future__ import annotations
@@ -21,10 +22,15 @@ _PROMPT = (
 """Members of a request that are text of the user."""
 _TEXTS = ("content", "reasoning_content", "text", "thinking", "response", "arguments", "partial_json", "delta")
 _PARTS = ("choices", "delta", "message", "content", "output", "tool_calls", "function")
+_MEDIA = ("images", "input_audio", "data", "file_data", "image_url", "audio_url", "video_url", "source")
 _WHOLE = (".done", ".completed", ".created", ".in_progress", ".added")
 """Ends of the types of events that repeat text of other events."""
 _LONGEST = 1 << 16
 """Characters of one text."""
+_MOST = 1 << 18
+"""Characters of all texts of a prompt, or of an answer."""
+_EACH = 16
+"""Characters that a value counts at least."""
 _DEPTH = 64
 _SECRET = 8
 """Characters that a key has at least: shorter ones would remove parts of words."""
@@ -32,8 +38,9 @@ _SECRET = 8
 
 def logged_texts(body: dict[str, Any], answer: bytes, key: str | None) -> dict[str, Any]:
     """Return the members ``prompt`` and ``answer`` of a line of the log. ``key`` is that of the client."""
-    prompt = {name: _cleaned(body[name], key, _DEPTH) for name in _PROMPT if name in body}
-    return {"prompt": prompt, "answer": _cleaned(answer_text(answer), key, _DEPTH)}
+    prompt = _Cleaner(key)
+    found = {name: prompt.cleaned(body[name], _DEPTH) for name in _PROMPT if name in body}
+    return {"prompt": found, "answer": _Cleaner(key).cleaned(answer_text(answer), _DEPTH)}
 
 
 def answer_text(answer: bytes) -> str:
@@ -62,27 +69,49 @@ def _texts(value: Any, depth: int) -> Iterator[str]:  # noqa: ANN401 - JSON is a
             yield from _texts(each, depth - 1)
 
 
-def _cleaned(value: Any, key: str | None, depth: int) -> Any:  # noqa: ANN401 - JSON is anything
-    """Return a value without media, without secrets, and with texts that are not longer than a limit."""
-    if isinstance(value, str):
-        return _text(value, key)
-    if isinstance(value, list):
-        return [_cleaned(each, key, depth - 1) for each in value] if depth else []
-    if not isinstance(value, dict):
-        return value
-    media = ("images", "input_audio", "data", "file_data", "image_url", "audio_url", "video_url", "source")
-    return {
-        _text(name, key): f"({len(json.dumps(each))} bytes)" if name in media else _cleaned(each, key, depth - 1)
-        for name, each in (value.items() if depth else ())
-    }
+class _Cleaner:
+    """Returns values without media and secrets, with texts that are not longer than a limit; all of them within one."""
+
+    def __init__(self, key: str | None) -> None:
+        self._key, self._left = key, _MOST
+
+    def cleaned(self, value: Any, depth: int) -> Any:  # noqa: ANN401 - JSON is anything
+        """Return a value of JSON. What is over the limit is counted instead."""
+        self._left -= _EACH
+        if isinstance(value, str):
+            return self._text(value)
+        if isinstance(value, list):
+            return self._newest(value, depth - 1) if depth else []
+        if not isinstance(value, dict):
+            return value
+        found: dict[str, Any] = {}
+        for name, each in value.items() if depth else ():
+            if self._left <= 0:
+                found["…"] = f"({len(value) - len(found)} more)"
+                break
+            found[self._text(name)] = _size(each) if name in _MEDIA else self.cleaned(each, depth - 1)
+        return found
+
+    def _newest(self, values: list[Any], depth: int) -> list[Any]:
+        found: list[Any] = []
+        for each in reversed(values):
+            if self._left <= 0:
+                found.append(f"… ({len(values) - len(found)} more)")
+                break
+            found.append(self.cleaned(each, depth))
+        return found[::-1]
+
+    def _text(self, text: str) -> str:
+        if text.startswith("data:"):
+            return _size(text)
+        most = max(0, min(_LONGEST, self._left))
+        seen = text[: most + _LONGEST] if most else ""  # a secret is not cut before it is found
+        self._left -= len(seen)
+        if self._key and len(self._key) >= _SECRET:
+            seen = seen.replace(self._key, "…")
+        seen = redacted(seen)
+        return seen if len(text) <= most else f"{seen[:most]}… ({len(text)} characters)"
 
 
-def _text(text: str, key: str | None) -> str:
-    if text.startswith("data:"):
-        return f"({len(text)} bytes)"
-    whole = len(text)
-    text = text[: 2 * _LONGEST]  # a secret is not cut before it is found
-    if key and len(key) >= _SECRET:
-        text = text.replace(key, "…")
-    text = redacted(text)
-    return text if whole <= _LONGEST else f"{text[:_LONGEST]}… ({whole} characters)"
+def _size(media: Any) -> str:  # noqa: ANN401 - JSON is anything
+    return f"({len(media if isinstance(media, str) else json.dumps(media))} bytes)"

@@ -6,6 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from llama_runner.gateway.adapters import wanted_adapters
 from llama_runner.gateway.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -41,30 +42,20 @@ def model_name(body: dict[str, Any]) -> str:
     return name
 
 
-def check(path: str, body: dict[str, Any], *, fetch_images: bool = False) -> None:
-    """Raise ``BadRequest`` for what llama-server does not do, or must not do.
+def check(path: str, body: dict[str, Any], *, fetch_images: bool = False) -> dict[str, float] | None:
+    """Return the adapters that a body chooses; ``BadRequest`` for what llama-server does not do, or must not do.
 
     llama-server fetches an image from any address that it is given, those of the local network included. Unless
     ``fetch_images``, only ``data:`` URLs are passed on.
     """
-    if path == "/v1/responses" and body.get("previous_response_id") is not None:
-        raise BadRequest(
-            "previous_response_id is not supported: responses are not stored",
-            field="previous_response_id",
-            hint="send the whole conversation as input",
-        )
-    if body.get("lora") is not None:
-        raise BadRequest(
-            "adapters are not chosen by lora: answers of one adapter would be reused for another",
-            field="lora",
-            hint="name the model MODEL:ADAPTER",
-        )
+    adapters = wanted_adapters(body)
     if not fetch_images and path in _CHATS and (url := _remote_url(body, _DEPTH)) is not None:
         raise BadRequest(
             f"images and files are not fetched from URLs: {url[:100]}",
             field="image_url",
             hint="send the bytes as data:image/png;base64,…",
         )
+    return adapters
 
 
 def _remote_url(value: object, depth: int) -> str | None:

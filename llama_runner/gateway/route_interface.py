@@ -9,18 +9,27 @@ belongs to.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+import asyncio
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
-from llama_runner.gateway.client_rights import LOOPBACK, Client
+from llama_runner.gateway.access_control import LOOPBACK, Client
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
-    import aiohttp
     from aiohttp import web
 
+    from llama_runner.gateway.adapters import LoadedAdapters
     from llama_runner.gateway.served_models import Catalogue, ModelFacts, RunningModel, ServedModel
+    from llama_runner.gateway.sessions.process_sessions import ProcessSessions
+    from llama_runner.gateway.sessions.session_use import SessionUse
+    from llama_runner.gateway.upstream_client import Answer
+
+_Result = TypeVar("_Result")
+_GOING_ON: set[asyncio.Task[Any]] = set()
+"""Tasks that nothing else may refer to."""
 
 
 class Call(NamedTuple):
@@ -43,7 +52,6 @@ class Lease(Protocol):
     """Base address of the process, without a slash at its end."""
     key: str
     """Its private key: ``Authorization: Bearer KEY``."""
-    session: aiohttp.ClientSession
     facts: ModelFacts
     context: int | None
     """Tokens of the context that the process was started with."""
@@ -55,6 +63,12 @@ class Lease(Protocol):
     """Seconds of ``waited`` in which the model was loaded; 0 where it was ready."""
     asked: float
     """When it was asked for, as ``time.monotonic`` says it."""
+    sessions: ProcessSessions | None
+    """The sessions of the process; None where it keeps none."""
+    session_use: SessionUse | None
+    """The session that the next request to the process is of."""
+    adapters: LoadedAdapters
+    """The adapters of the process; ``adapters.applied(model)`` are those of this request."""
     calls: list[Call]
     """What was sent to the process, once each has ended."""
 
@@ -62,12 +76,12 @@ class Lease(Protocol):
         self,
         method: str,
         path: str,
-        **options: Any,  # noqa: ANN401 - those of aiohttp
-    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        **options: Any,  # noqa: ANN401 - those of ``UpstreamClient.request``
+    ) -> AbstractAsyncContextManager[Answer]:
         """Send a request to the process, with its key: ``async with lease.request("POST", "/tokenize", json=…)``.
 
-        ``ServerLost`` when the process cannot be reached. Leaving the block closes the connection of an answer that
-        was not read to its end, which ends the work on it.
+        ``ServerLost`` when the process cannot be reached. Leaving the block closes the connection, which ends
+        the work on an answer that was not read to its end.
         """
         ...
 
@@ -76,11 +90,17 @@ class Models(Protocol):
     """The gateway, as the routes see it. All methods are called in the event loop."""
 
     catalogue: Catalogue
-    """The names that are served now. The routes may replace it with ``declare`` and ``forget`` only."""
+    """The names that are served now. The routes replace it with ``declare`` only."""
     root: Path
 
     def acquire(
-        self, name: str, *, keep_alive: float | None = None, client: Client = LOOPBACK, context: int | None = None
+        self,
+        name: str,
+        *,
+        keep_alive: float | None = None,
+        client: Client = LOOPBACK,
+        context: int | None = None,
+        adapters: dict[str, float] | None = None,
     ) -> AbstractAsyncContextManager[Lease]:
         """Wait until a model is ready; within the block it is not stopped.
 
@@ -88,7 +108,8 @@ class Models(Protocol):
         changes nothing. The pin of a model counts more. A model that ``client`` may not use is an ``UnknownModel``.
         Other errors: ``QueueFull``, ``WaitedTooLong``, ``NeverFits``, ``LoadFailed``, ``LoadingCrashed``, ``Closing``.
         ``context`` is the number of tokens that the request needs: a model that has less is started again with its
-        ``max_ctx_size``, once. When the caller is cancelled while it waits, a load that began goes on.
+        ``max_ctx_size``, once. ``adapters`` are applied instead of those of the name: ``BadRequest``.
+        When the caller is cancelled while it waits, a load that began goes on.
         """
         ...
 
@@ -109,6 +130,19 @@ class Models(Protocol):
         ...
 
 
+async def completed(work: Coroutine[Any, Any, _Result]) -> _Result:
+    """Do something to its end, also where the client leaves meanwhile: a change is never half done."""
+    task = asyncio.ensure_future(work)
+    _GOING_ON.add(task)
+    task.add_done_callback(_GOING_ON.discard)
+    return await asyncio.shield(task)
+
+
 def client_of(request: web.Request) -> Client:
     """Return who sent a request."""
     return cast("Client", request.get("client", LOOPBACK))
+
+
+def may_go_on(request: web.Request) -> bool:
+    """Return whether an answer that streams may go on: the key or sign-in of its request still has the same rights."""
+    return bool(request.get("may_go_on", lambda: True)())

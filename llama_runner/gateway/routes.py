@@ -14,9 +14,9 @@ from llama_runner.gateway.route_interface import client_of
 from llama_runner.version import __version__
 
 if TYPE_CHECKING:
-    from llama_runner.gateway.exchange import Exchange
     from llama_runner.gateway.gateway import Gateway
     from llama_runner.gateway.ollama_downloads import Downloads
+    from llama_runner.gateway.request_log_entry import Exchange
     from llama_runner.gateway.served_models import ServedModel
 
 PASSED = (
@@ -59,7 +59,7 @@ class Routes:
             return await self._relay(request, Passed(name, request.path, body))
         found = request_bodies.parsed(body)
         name = request_bodies.model_name(found)
-        request_bodies.check(request.path, found, fetch_images=self._fetch_images)
+        request["exchange"].adapters = request_bodies.check(request.path, found, fetch_images=self._fetch_images)
         return await self._relay(request, Passed(name, request.path, body, found))
 
     async def _relay(self, request: web.Request, passed: Passed) -> web.StreamResponse:
@@ -79,7 +79,7 @@ class Routes:
     async def _post_of_model(self, request: web.Request) -> web.StreamResponse:
         path, body = "/" + request.match_info["tail"], await request.read()
         found = request_bodies.parsed(body)
-        request_bodies.check(path, found, fetch_images=self._fetch_images)
+        request["exchange"].adapters = request_bodies.check(path, found, fetch_images=self._fetch_images)
         return await self._relay(request, Passed(request.match_info["id"], path, body, found))
 
     async def _load(self, request: web.Request) -> web.Response:

@@ -272,8 +272,10 @@ class Scheduler:
         """Stop the idle models that have to be stopped for one, if that is enough."""
         assert self.available is not None
         wanted = {request.model: request.since for request in reversed(self.waiting.values())}
-        for each in to_stop(slot, self._held, self.available, since=since, wanted=wanted, now=now):
-            self._stop(each, "evicted")
+        if stopped := to_stop(slot, self._held, self.available, since=since, wanted=wanted, now=now):
+            for each in stopped:
+                self._stop(each, "evicted")
+            self._effects.append(state.Expect(slot.policy.name))
 
     def _grant_all(self, now: float) -> None:
         """Grant requests for loaded models, but none that is younger than a request that waited for too long.

@@ -197,6 +197,12 @@ class Stop(Value):
     cause: StopCause
 
 
+class Expect(Value):
+    """A model is started as soon as others, which are stopped for it, have ended. Nothing has to come of it."""
+
+    model: str
+
+
 class Grant(Value):
     """A request may use an instance of its model until it says ``Finished``."""
 
@@ -226,7 +232,7 @@ class Quit(Value):
     """Everything has stopped after ``Shutdown``."""
 
 
-Effect = Prepare | Start | Stop | Grant | Refuse | Measure | SetTimer | Quit
+Effect = Prepare | Start | Stop | Expect | Grant | Refuse | Measure | SetTimer | Quit
 
 
 class Waiting(Value):

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llama_runner.core.adapter_scales import MIX
 from llama_runner.core.immutable_values import Value, field
 from llama_runner.gateway.errors import UnknownModel
-from llama_runner.gateway.ollama_names import find_name
+from llama_runner.gateway.ollama_names import find_name, plain_name
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+    from llama_runner.gateway.sessions.session_settings import SessionSettings
 
 
 class DeclaredModel(Value):
@@ -32,8 +34,22 @@ class DeclaredModel(Value):
     ttl: float | None = None
     """Seconds after the end of the last request after which it is stopped. None: the gateway's default."""
     preload: bool = False
+    sessions: SessionSettings | None = None
+    """How its sessions are kept; None: they are not."""
+    adapters: dict[str, float] = field(default_factory=dict)
+    """The adapters that requests may choose, each with the scale that its name stands for."""
+    lora: dict[str, str] = field(default_factory=dict)
+    """Of each of these, what ``--lora`` takes: it is loaded and not applied."""
+    versions: tuple[Any, ...] = ()
+    """What tells whether files of adapters were replaced."""
     max_ctx_size: int | None = None
     """The context that it is started with again when a client wants more than it has, in tokens; None: never."""
+
+    @property
+    def all_keywords(self) -> dict[str, Any]:
+        """Return the keywords of ``Runner.prepare`` with the adapters that requests may choose."""
+        lora = (*self.keywords.get("lora", ()), *self.lora.values())
+        return {**self.keywords, "lora": lora} if lora else self.keywords
 
 
 class ServedModel(Value):
@@ -51,6 +67,10 @@ class ServedModel(Value):
     """``chat_template_kwargs``, likewise."""
     system: str | None = None
     """The system prompt of a chat that has none."""
+    adapters: dict[str, float] = field(default_factory=dict)
+    """The adapters of the declared model that are applied, with their scales; the others are not."""
+    base: str = ""
+    """The name of the model without the adapters; empty for a model without any."""
     fallbacks: tuple[str, ...] = ()
     """Names that are tried in this order when this model cannot be loaded."""
 
@@ -60,8 +80,8 @@ class ModelFacts(Value):
 
     file: Path
     """The GGUF file, of several the first."""
-    sha256: str
-    """Hex digest of the file; of a model in several files, of their names and digests."""
+    digest: str
+    """Digest of the file, ``sha256:…`` or ``b3:…``; where it was not hashed, of names, sizes and times of its files."""
     bytes: int
     modified_at: float
     """Seconds since the epoch."""
@@ -113,10 +133,37 @@ class Catalogue(Value):
     served: dict[str, ServedModel] = field(default_factory=dict)
 
     def find(self, name: str) -> ServedModel:
-        """Return the model of a name; ``UnknownModel``. ``NAME``, ``NAME:latest`` and ``hf.co/NAME`` are the same."""
+        """Return the model of a name; ``UnknownModel``. ``NAME``, ``NAME:latest`` and ``hf.co/NAME`` are the same.
+
+        ``NAME:a+b`` is a model with two of its adapters.
+        """
         if (found := find_name(name, self.served)) is not None:
             return self.served[found]
+        if (mixed := self._with_adapters(plain_name(name))) is not None:
+            return mixed
         raise UnknownModel(name, [model.name for model in self.listed()])
+
+    def counted_name(self, name: str) -> str:
+        """Return the name that metrics count a request under: of a model with several adapters, that without them.
+
+        Empty for a name that is not served.
+        """
+        if name in self.served:
+            return name
+        mixed = self._with_adapters(name)
+        return "" if mixed is None else mixed.base
+
+    def _with_adapters(self, name: str) -> ServedModel | None:
+        """Return the model that ``NAME:a+b`` means; None if it has no such adapters, or has adapters by its name."""
+        base, _, mix = name.rpartition(":")
+        found = find_name(base, self.served) if base else None
+        if found is None or (model := self.served[found]).adapters:
+            return None
+        known = self.declared[model.declared].adapters
+        names = mix.split(MIX)
+        if not set(names) <= known.keys() or len(set(names)) < len(names):
+            return None
+        return model.replace(name=f"{found}:{mix}", base=found, adapters={each: known[each] for each in names})
 
     def listed(self) -> list[ServedModel]:
         """Return the models that are shown to clients, in the order of the configuration."""
@@ -136,10 +183,3 @@ class Catalogue(Value):
         served = {key: value for key, value in self.served.items() if key != name}
         used = {model.declared for model in served.values()}
         return Catalogue({key: value for key, value in self.declared.items() if key in used}, served)
-
-
-def catalogue_of(models: Iterable[DeclaredModel], names: Mapping[str, ServedModel] | None = None) -> Catalogue:
-    """Return the catalogue of declared models, each under its own name, and of further names."""
-    declared = {model.name: model for model in models}
-    own = {name: ServedModel(name=name, declared=name) for name in declared}
-    return Catalogue(declared, {**own, **(names or {})})

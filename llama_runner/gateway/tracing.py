@@ -17,7 +17,7 @@ from llama_runner.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llama_runner.gateway.exchange import Exchange
+    from llama_runner.gateway.request_log_entry import Exchange
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _EXPORTER = "OTEL_TRACES_EXPORTER"

@@ -3,7 +3,8 @@
 The gateway starts it, so that a call neither blocks nor enlarges the gateway and can be ended at any time. It reads
 one line of JSON from standard input, ``{"root", "config", "call", "arguments"}``, and writes one JSON object a line:
 the events of the pipeline, and at the end ``{"event": "result", "value"}`` or ``{"event": "failed", "type", "code",
-"message", "hint"}``. When standard input ends, or the gateway does, it stops like on Ctrl-C and keeps what arrived.
+"message", "hint", "tail"}``. When standard input ends, or the gateway does, it stops like on Ctrl-C and keeps what
+arrived.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.api import Runner
 from llama_runner.core.errors import Interrupted, LlamaRunnerError, UsageError
-from llama_runner.core.events import Chosen, Event, snake_case
+from llama_runner.core.events import Chosen, Event
 from llama_runner.core.sizes import size_text
+from llama_runner.gateway.errors import kind_of
+from llama_runner.serving.llama_server.launch_spec import ServerOptions
 from llama_runner.store import layout
 
 if TYPE_CHECKING:
@@ -55,6 +58,12 @@ def _remove(runner: Runner, given: Json) -> Json:
         return call(given["name"], force=True).to_json()
 
 
+def _prepare(runner: Runner, given: Json) -> Json:
+    """``extra`` are options for llama-server, which are tried before anything is fetched or made."""
+    server = ServerOptions(extra=tuple(given["extra"])) if given.get("extra") else None
+    return runner.prepare(given["name"], server=server, **given["keywords"]).to_json()
+
+
 def _plan(runner: Runner, given: Json) -> Json:
     found = runner.plan(given["name"], **given["keywords"])
     return {**found.to_json(), "graph": found.graph()}
@@ -66,7 +75,7 @@ def _why(runner: Runner, given: Json) -> Json:
 
 CALLS: dict[str, Callable[[Runner, Json], Any]] = {
     "download": _download,
-    "prepare": lambda runner, given: runner.prepare(given["name"], **given["keywords"]).to_json(),
+    "prepare": _prepare,
     "programs": lambda runner, given: runner.make_programs(**given).to_json(),
     "updates": lambda runner, given: runner.bins.updates(**given).to_json(),
     "search": lambda runner, given: [found.to_json() for found in runner.search(**given)],
@@ -131,8 +140,8 @@ def main() -> int:
     except (Interrupted, KeyboardInterrupt):
         return 130
     except LlamaRunnerError as error:
-        kind = snake_case(type(error).__name__)
-        output.write({"event": "failed", "type": kind, "code": error.code, "message": str(error), "hint": error.hint})
+        told = {"type": kind_of(error), "code": error.code, "message": str(error), "hint": error.hint}
+        output.write({"event": "failed", **told, "tail": list(getattr(error, "tail", None) or ())})
         return int(error.code)
     output.write({"event": "result", "value": value})
     return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 import subprocess
 import threading
 from contextlib import suppress
@@ -14,6 +13,7 @@ from llama_runner.core.immutable_values import Value
 from llama_runner.core.printable_text import printable
 from llama_runner.gateway.errors import CallFailed
 from llama_runner.system import processes
+from llama_runner.system.platforms import KILL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,11 +59,14 @@ class WorkerProcess:
         }
         try:
             self._child = processes.start(processes.python_module("llama_runner.gateway.worker"), stdin=subprocess.PIPE)
-            assert self._child.stdin is not None
-            self._child.stdin.write(json.dumps(asked, default=str).encode() + b"\n")
-            self._child.stdin.flush()
         except OSError as error:
             raise CallFailed(f"a process could not be started: {error.strerror or error}") from error
+        assert self._child.stdin is not None
+        try:
+            self._child.stdin.write(json.dumps(asked, default=str).encode() + b"\n")
+            self._child.stdin.flush()
+        except OSError:  # it has ended; what it wrote says why
+            self._kill()
         threading.Thread(target=self._read, name="worker", daemon=True).start()
 
     def _read(self) -> None:
@@ -87,7 +90,11 @@ class WorkerProcess:
             return
         if kind == "failed":
             self.error = CallFailed(
-                str(event.get("message")), kind=str(event.get("type")), code=event.get("code"), hint=event.get("hint")
+                str(event.get("message")),
+                kind=str(event.get("type")),
+                code=event.get("code"),
+                hint=event.get("hint"),
+                tail=map(str, event.get("tail") or ()),
             )
         elif kind == "result":
             self.value, self._has_value = event.get("value"), True
@@ -118,7 +125,7 @@ class WorkerProcess:
 
     def _kill(self) -> None:
         if not self.has_ended:
-            processes.signal_group(self._child, signal.SIGKILL)
+            processes.signal_group(self._child, KILL)
 
 
 class Workers:
@@ -129,13 +136,22 @@ class Workers:
 
     async def call(self, question: Question) -> Any:  # noqa: ANN401 - JSON
         """Make a call and return its result. Raises ``CallFailed``. A caller that is cancelled ends the process."""
-        async with self._free:
-            ended = asyncio.Event()
-            process = WorkerProcess(question, lambda _: None, ended.set)
-            try:
-                await ended.wait()
-            finally:
-                process.stop()
-            if process.error is not None:
-                raise process.error
-            return process.value
+        await self._free.acquire()
+        ended = asyncio.Event()
+
+        def on_end() -> None:
+            self._free.release()  # only now: a process that is to stop may take a while
+            ended.set()
+
+        try:
+            process = WorkerProcess(question, lambda _: None, on_end)
+        except BaseException:
+            self._free.release()
+            raise
+        try:
+            await ended.wait()
+        finally:
+            process.stop()
+        if process.error is not None:
+            raise process.error
+        return process.value

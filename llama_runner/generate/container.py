@@ -1,4 +1,4 @@
-"""One container: the command that serves a model, and what it needs of the machine that runs it. Pure."""
+"""A container as a value: the command that serves a model, its files, secrets, ports and memory. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from llama_runner.generate.object_names import labels
 from llama_runner.generate.quoting import check_text
 from llama_runner.request.artifact_options import ARTIFACTS, BUILD, PROGRAMS
 from llama_runner.request.run_arguments import run_arguments
-from llama_runner.serving.llama_server.launch_spec import ServerOptions, is_loopback, is_socket
+from llama_runner.serving.llama_server.launch_spec import ServerOptions, is_loopback_or_socket, is_socket
+from llama_runner.sources.adapter_option import is_bare_name, is_local, parse_adapter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -170,7 +171,7 @@ class _Container:
         )
 
     def _keywords(self) -> dict[str, Any]:
-        """Return the keywords in the container: without those about programs, with the paths there."""
+        """Return the keywords for the container: without those about programs, with paths of the container."""
         found: dict[str, Any] = {}
         for name, value in self._model.keywords.items():
             if name in OF_IMAGE | _OF_ONE_CALL or value is None:
@@ -178,7 +179,7 @@ class _Container:
             if name in PATHS:
                 found[name] = self._files.file(str(value))
             elif name == "lora":
-                found[name] = tuple(self._files.file(str(each)) for each in value)
+                found[name] = tuple(map(self._adapter, value))
             elif name == "token_file":
                 path = self._files.secret("hub-token", str(value), "HF_TOKEN")
                 found |= {name: path} if not self._cluster else {}
@@ -189,6 +190,14 @@ class _Container:
             found["remote_store"] = self._files.file(store)
         return found
 
+    def _adapter(self, text: object) -> str:
+        """Return a value of ``lora`` with the path of the container; names on the Hub as they are."""
+        given = parse_adapter(str(text))
+        if not is_local(given.where) or is_bare_name(given.where):
+            return str(text)
+        path = self._files.file(given.where)
+        return path if given.where == str(text) else given.replace(where=path).text
+
     def _server(self) -> ServerOptions:
         """Return the options of the server in the container: it listens at every address of its own."""
         given = self._model.server
@@ -198,7 +207,7 @@ class _Container:
             self._files.secret("api-key", "FILE", "LLAMA_API_KEY")
         elif given.api_key_file is not None:
             self._files.secret("api-key", str(given.api_key_file), "LLAMA_API_KEY")
-        if not (has_key or given.insecure or is_loopback(given.host)):
+        if not (has_key or given.insecure or is_loopback_or_socket(given.host)):
             raise CannotGenerate(
                 f"{self._model.name!r} has no API key, and whoever reaches {given.host} could use it",
                 model=self._model.name,

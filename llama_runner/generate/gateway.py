@@ -10,7 +10,8 @@ from llama_runner.config.toml import loads
 from llama_runner.generate.container import FIRST_PORT, OF_IMAGE, PATHS, PORT, Workload
 from llama_runner.generate.container_mounts import ContainerFiles
 from llama_runner.generate.errors import CannotGenerate
-from llama_runner.serving.llama_server.launch_spec import is_loopback, is_socket
+from llama_runner.serving.llama_server.launch_spec import is_loopback_or_socket, is_socket
+from llama_runner.sources.adapter_option import is_bare_name, is_local, parse_adapter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,12 +53,12 @@ class _Gateway:
         self._tokens: dict[str, str] = {}
 
     def _place(self, path: PurePath) -> str:
-        """Return where a file is in the container, so that relative paths of the configuration mean it."""
+        """Return the path of a file in the container; relative paths of the configuration stay valid."""
         below = path.is_relative_to(self._base)
         return f"{DIRECTORY}/{path.relative_to(self._base).as_posix()}" if below else path.as_posix()
 
     def add(self, resolved: Resolved) -> None:
-        """Take in what a model names."""
+        """Add the files and secrets that a model names."""
         name, model = resolved.names[0], resolved.model
         if programs := sorted(OF_IMAGE & set(resolved.values)):
             raise _not_there(name, f"{', '.join(programs)}: the image has the programs")
@@ -70,12 +71,12 @@ class _Gateway:
                 self._files.secret(token, str(value), target=self._place(PurePath(str(value))))
             elif key in PATHS:
                 self._files.file(str(value))
-            for path in value if key == "lora" else ():
-                self._files.file(str(path))
         if resolved.source is not None and PurePath(resolved.source).is_absolute():
             self._files.file(resolved.source)
-        for adapter in model.adapters.values():
-            self._files.file(str(adapter.path))
+        adapters = [parse_adapter(each).where for each in keywords.get("lora", ())]
+        for where in (*adapters, *(adapter.where for adapter in model.adapters.values())):
+            if is_local(where) and not is_bare_name(where):
+                self._files.file(where)
         self._files.in_options(resolved.server.extra)
 
     def workload(self, names: list[str], remote_store: str | None, memory: MemoryNeed | None) -> Workload:
@@ -122,7 +123,7 @@ class _Gateway:
             if (path := getattr(declared, key)) is not None or (key == "api_key_file" and self._needs_key()):
                 table[key] = self._secret(secret, str(path or "FILE"))
         if not {"api_key_file", "limits_file"} & set(table):
-            if not (declared.insecure or is_loopback(host)):
+            if not (declared.insecure or is_loopback_or_socket(host)):
                 raise CannotGenerate(
                     f"the gateway has no API key, and whoever reaches {host} could use it",
                     hint="give [gateway] api_key_file, or insecure = true",

@@ -1,4 +1,4 @@
-"""Makes the files of a target from declared models. Pure: the memory of models is asked of the caller."""
+"""Makes the files of a target from declared models. Pure: the caller passes a function for the memory of models."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _PROMPTS = 4 << 30
 
 
 class GenerateOptions(Value):
-    """What the files are for."""
+    """Options of ``generate``."""
 
     variant: Variant = "cpu"
     image: str | None = None
@@ -62,7 +62,7 @@ class GenerateOptions(Value):
     """What units of systemd start."""
 
     def __post_init__(self) -> None:
-        """Check what no type says."""
+        """Check the values that types do not constrain."""
         if self.variant not in VARIANTS:
             raise wrong_value_error("variant", f"one of {', '.join(VARIANTS)}", self.variant)
         for name in ("image", "gpu_resource", "user"):
@@ -138,7 +138,7 @@ def generate(
     remote = given or declared
     _check_memory_names(options, [each.names[0] for each in resolved])
     if target == "systemd":
-        from llama_runner.generate.systemd import systemd  # noqa: PLC0415 - one of five
+        from llama_runner.generate.units_for_models import systemd  # noqa: PLC0415 - one of five
 
         files = systemd(
             [run_call(each, given, declared) for each in resolved], program=options.program, user=options.user
@@ -199,7 +199,7 @@ def _address(remote_store: str | None) -> str | None:
     """Return the address of a remote store; ``UsageError`` for one that has a password, or is none."""
     if not remote_store:
         return None
-    from llama_runner.remote.store_address import parse_address  # noqa: PLC0415 - only with one
+    from llama_runner.remote.parse_store_address import parse_address  # noqa: PLC0415 - only with one
 
     return parse_address(remote_store).text
 
@@ -233,7 +233,7 @@ def run_call(
 def _need(
     resolved: Resolved, options: GenerateOptions, memory: Callable[[Resolved], tuple[int, int] | None]
 ) -> MemoryNeed | None:
-    """Return what a model may take: what the user says, or what is known."""
+    """Return the memory of a model: as the user says, or the estimate if the model is prepared here."""
     given = options.memory
     size = given if given is None or isinstance(given, int) else given.get(resolved.names[0])
     if size is not None:
@@ -249,7 +249,7 @@ def _need(
 def _need_together(
     needs: Sequence[MemoryNeed | None], options: GenerateOptions, prompts: int | None
 ) -> MemoryNeed | None:
-    """Return what the gateway may take: the largest model at first, all of them and the shared prompts at most."""
+    """Return the memory of the gateway: requested is the largest model, the limit is all models and their prompts."""
     if isinstance(options.memory, int):
         return next(iter(needs))
     known = [each.request for each in needs if each is not None]
@@ -267,13 +267,13 @@ def _check_memory_names(options: GenerateOptions, names: Sequence[str]) -> None:
 
 
 def _notes_of_gateway(resolved: Resolved) -> Iterable[str]:
-    """Yield what a model declares and the gateway has for all."""
+    """Yield notes about options of a model that the gateway does not use, as it has one value for all models."""
     if left := [name for name in _OF_ADDRESS if resolved.values.get(name)]:
         yield f"{resolved.names[0]}: {', '.join(left)} of the model are not used: [gateway] has one for all"
 
 
 def _notes(resolved: Resolved, *, in_image: bool) -> Iterable[str]:
-    """Yield what is declared and cannot be in the files."""
+    """Yield notes about declared options that are left out of the files."""
     model, name = resolved.model, resolved.names[0]
     left = [key for key in _OF_GATEWAY if resolved.get(key) is not None]
     left += [key for key in ("variants", "adapters") if getattr(model, key)]

@@ -162,7 +162,7 @@ def _mount_of(secret: Secret) -> dict[str, Any]:
 
 
 def _read(workload: Workload) -> list[Secret]:
-    """Return the secrets that are read from files of a Secret, but certificates."""
+    """Return the secrets that are read from files of a Secret, without certificates."""
     copied = _copied(workload)
     others = [secret for secret in workload.secrets if secret.variable is None and secret not in copied]
     return [secret for secret in others if not secret.key.startswith("tls.")]

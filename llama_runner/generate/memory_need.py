@@ -1,4 +1,4 @@
-"""What a declared model takes of the host's memory, where it is prepared here."""
+"""Memory of the host that a declared model takes, if it is prepared on this machine."""
 
 from __future__ import annotations
 

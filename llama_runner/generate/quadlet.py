@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from llama_runner.generate.container import PORT, ROOT, UID, Workload
 from llama_runner.generate.errors import CannotGenerate
 from llama_runner.generate.quoting import check_text, comment
-from llama_runner.serving import service_files
+from llama_runner.serving import systemd_and_launchd_units
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,7 +34,7 @@ def _container(workload: Workload, image: str, variant: str) -> str:
     lines = [
         comment(*_head(workload, variant)).rstrip("\n"),
         "[Unit]",
-        f"Description=llama-server for {service_files.description(workload.name)}",
+        f"Description=llama-server for {systemd_and_launchd_units.description(workload.name)}",
         "",
         "[Container]",
         f"ContainerName={_BASE}-{workload.label}",
@@ -111,7 +111,7 @@ def _words(words: Sequence[str]) -> str:
     for each in words:
         if each in ("", ";"):  # Podman's generator drops one and writes the other without quotes (seen with 5.4.2)
             raise CannotGenerate(f"Quadlet cannot pass on the argument {each!r}", hint="Compose can")
-    return " ".join(map(service_files.word, words))
+    return " ".join(map(systemd_and_launchd_units.word, words))
 
 
 def _plain(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Values in YAML, so that each parser reads what was written."""
+"""Writes YAML whose values every parser reads alike."""
 
 from __future__ import annotations
 

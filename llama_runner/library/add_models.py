@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.errors import Interrupted, LlamaRunnerError, UsageError
 from llama_runner.core.events import Noticed, Sink
 from llama_runner.core.immutable_values import Value
-from llama_runner.request.graph_output_paths import made_of, path_of
 from llama_runner.request.pipeline_graph import NothingToMake, Pipeline, graph_of
 from llama_runner.request.plan_and_execute import Preparation
+from llama_runner.request.prepared_results import made_of, path_of
 from llama_runner.request.resolve_request import Request
 from llama_runner.sources.hub import file_names
 from llama_runner.sources.hub.file_selection import AmbiguousFile
@@ -24,8 +24,8 @@ from llama_runner.system import hardware
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llama_runner.request.options import RunnerKeywords
     from llama_runner.request.remote_stores import Opened
+    from llama_runner.request.request_keywords import RunnerKeywords
     from llama_runner.request.result_types import ModelFile
     from llama_runner.sources.hub.file_names import Variant
     from llama_runner.store.artifacts import Store

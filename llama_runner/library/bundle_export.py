@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from llama_runner.core.artifact_record import TREE, Record
-from llama_runner.core.digest import Digest
+from llama_runner.core.digest import Digest, scheme_of
 from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.core.events import Sink, StepProgress
 from llama_runner.core.immutable_values import Value
@@ -28,10 +28,12 @@ from llama_runner.store.errors import NO_ROOM, as_store_error
 from llama_runner.store.inventory import Inventory
 from llama_runner.system.atomic_output import new_file
 from llama_runner.system.files import open_regular
+from llama_runner.system.hashing import new_hasher, scheme_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from llama_runner.core.digest import Hasher
     from llama_runner.library.list_models import Model
     from llama_runner.library.model_names import Selection
     from llama_runner.store.artifacts import Store
@@ -194,7 +196,9 @@ class Exporter:
                 found = path.stat()
                 digest = known.get(name) if isinstance(known, dict) else None
                 is_executable = digest is None and found.st_mode & stat.S_IXUSR
-                yield BundledFile(name, "x" if is_executable else "f", found.st_size, digest or hash_file(path))
+                if digest is None:
+                    digest = hash_file(path, scheme=scheme_for(found.st_size, scheme_of(record.digest)))
+                yield BundledFile(name, "x" if is_executable else "f", found.st_size, digest)
         except OSError as error:
             raise as_store_error(error, directory) from error
 
@@ -232,12 +236,12 @@ class Exporter:
                     path = layout.descriptions(self._store.private) / name.partition("/")[2]
                 about = _member(name, file.size, executable=file.kind == "x")
                 with open_regular(path) as source:
-                    reader = _Hashed(source, progressed)
+                    reader = _Hashed(source, new_hasher(scheme_of(file.content)), progressed)
                     try:
                         archive.addfile(about, cast("IO[bytes]", reader))
                     except _EndedEarly:
                         raise changed_error(path) from None
-                if f"sha256:{reader.sha.hexdigest()}" != file.content:
+                if reader.hasher.digest() != file.content:
                     raise changed_error(path)
 
 
@@ -248,15 +252,15 @@ class _EndedEarly(Exception):
 class _Hashed:
     """A file that is hashed while it is read."""
 
-    def __init__(self, file: IO[bytes], progressed: Callable[[int], None]) -> None:
-        self.sha = hashlib.sha256()
+    def __init__(self, file: IO[bytes], hasher: Hasher, progressed: Callable[[int], None]) -> None:
+        self.hasher = hasher
         self._file, self._progressed = file, progressed
 
     def read(self, size: int) -> bytes:
         block = self._file.read(size)
         if len(block) < size:
             raise _EndedEarly
-        self.sha.update(block)
+        self.hasher.update(block)
         self._progressed(len(block))
         return block
 

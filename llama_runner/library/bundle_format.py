@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any, Literal
 
 from llama_runner.core.artifact_record import TREE, InvalidRecord, Record
-from llama_runner.core.digest import Digest, tree_digest
+from llama_runner.core.digest import Digest, is_file_digest, scheme_of, tree_digest
 from llama_runner.core.errors import SourceError
 from llama_runner.core.immutable_values import Value
 from llama_runner.core.step import Place
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SCHEMA = 1
+SCHEMA_BLAKE3 = 2
+"""Of a bundle with digests that older programs do not know; they say which schema they read."""
 FORMAT = "llama_runner bundle"
 MANIFEST = "bundle.json"
 LARGEST_MANIFEST = 64 << 20
@@ -104,11 +106,16 @@ class Manifest(Value):
             found += [(f"{directory}/{file.path}", file, artifact) for file in artifact.files if file.kind != "l"]
         return found
 
+    @property
+    def schema(self) -> int:
+        """The oldest schema that has all digests of the bundle."""
+        return SCHEMA_BLAKE3 if any(scheme_of(each.record.digest) == "b3" for each in self.artifacts) else SCHEMA
+
     def format(self) -> bytes:
         """Return the content of ``bundle.json``."""
         value = {
             "format": FORMAT,
-            "schema": SCHEMA,
+            "schema": self.schema,
             "models": list(self.models),
             "artifacts": [artifact.to_json() for artifact in self.artifacts],
             "pins": [pins_to_json(repo, known) for repo, known in sorted(self.pins.items())],
@@ -123,14 +130,17 @@ def parse_manifest(content: bytes) -> Manifest:
         value = json.loads(content)
         if not isinstance(value, dict) or value.get("format") != FORMAT:
             raise BadBundle(f"{MANIFEST} is not that of a bundle")
-        if value.get("schema") != SCHEMA:
-            raise BadBundle(f"it has the schema {value.get('schema')!r}, and this program reads {SCHEMA}")
+        if value.get("schema") not in (SCHEMA, SCHEMA_BLAKE3):
+            known = f"{SCHEMA} and {SCHEMA_BLAKE3}"
+            raise BadBundle(f"it has the schema {value.get('schema')!r}, and this program reads {known}")
         manifest = Manifest(
             tuple(_text(name) for name in value["models"]),
             tuple(_artifact(entry) for entry in value["artifacts"]),
             dict(_pins(entry) for entry in value["pins"]),
             tuple(_description(*entry) for entry in value["descriptions"]),
         )
+        if value["schema"] != manifest.schema:
+            raise BadBundle(f"it has the schema {value['schema']}, and its digests are of schema {manifest.schema}")
         _check_descriptions(manifest)
         _check_collisions(manifest)
     except InvalidRecord as error:
@@ -204,7 +214,7 @@ def _file(path: object, kind: object, size: object, content: object) -> BundledF
     if kind not in ("f", "x"):
         raise BadBundle(f"{path!r} is neither a file nor a link")
     digest = _text(content)
-    if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
+    if not is_file_digest(digest):
         raise BadBundle(f"{digest!r} is no digest")
     return BundledFile(_safe(path), "x" if kind == "x" else "f", _size(size), digest)
 

@@ -20,7 +20,7 @@ from llama_runner.library.bundle_reader import BundleReader
 from llama_runner.library.verify_rules import header_difference
 from llama_runner.library.write_name_index import update_names
 from llama_runner.llama_cpp.build_archive import check_machine, check_name
-from llama_runner.llama_cpp.build_selection import chosen_name
+from llama_runner.llama_cpp.find_installed_build import chosen_name
 from llama_runner.sources.hub.pins import open_pins
 from llama_runner.store import layout, process_locks, staging
 from llama_runner.store.errors import as_store_error, disk_full_error

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, cast
 
+from llama_runner.core.digest import scheme_of
 from llama_runner.core.sizes import size_text
 from llama_runner.library.bundle_format import (
     LARGEST_MANIFEST,
@@ -14,6 +14,7 @@ from llama_runner.library.bundle_format import (
     parse_manifest,
 )
 from llama_runner.system.archive_member_paths import BadArchive
+from llama_runner.system.hashing import new_hasher
 from llama_runner.system.tar_stream import HEADER, Limits, TarStream, library_errors, tar_entries
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def _check_member(member: Member, name: str, file: BundledFile) -> None:
 def _write(opened: Callable[[], IO[bytes]], path: Path, file: BundledFile, progressed: Callable[[int], None]) -> None:
     """Write one member, and compare its digest."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    sha, size = hashlib.sha256(), 0
+    hasher, size = new_hasher(scheme_of(file.content)), 0
     with library_errors():
         source = opened()
     with source, path.open("xb") as target:
@@ -111,11 +112,11 @@ def _write(opened: Callable[[], IO[bytes]], path: Path, file: BundledFile, progr
                 block = source.read(_BLOCK)
             if not block:
                 break
-            sha.update(block)
+            hasher.update(block)
             target.write(block)
             size += len(block)
             progressed(len(block))
-    if size != file.size or f"sha256:{sha.hexdigest()}" != file.content:
+    if size != file.size or hasher.digest() != file.content:
         raise BadBundle(f"{file.path!r} has other bytes than its digest says")
     path.chmod(0o755 if file.kind == "x" else 0o644)
 

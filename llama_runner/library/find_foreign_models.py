@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +26,7 @@ from llama_runner.sources.local import LocalSafetensors
 from llama_runner.store.layout import safe_name, user_path
 from llama_runner.store.model_digest import indexed_shards
 from llama_runner.system.files import read_bounded, read_json
+from llama_runner.system.platforms import IS_MACOS, IS_WINDOWS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -161,8 +161,11 @@ def _directories(tool: str, environment: Mapping[str, str]) -> list[Path]:
                 text = read_bounded(home / ".lmstudio-home-pointer", 1 << 12).decode().strip()
                 own = [user_path(text) / "models"]
             return [*own, home / ".lmstudio" / "models", home / ".cache" / "lm-studio" / "models"]
-    caches = {"darwin": home / "Library" / "Caches", "win32": Path(environment.get("LOCALAPPDATA") or home)}
-    usual = caches.get(sys.platform, Path(environment.get("XDG_CACHE_HOME") or home / ".cache"))
+    usual = Path(environment.get("XDG_CACHE_HOME") or home / ".cache")
+    if IS_MACOS:
+        usual = home / "Library" / "Caches"
+    elif IS_WINDOWS:
+        usual = Path(environment.get("LOCALAPPDATA") or home)
     own = [user_path(environment["LLAMA_CACHE"])] if environment.get("LLAMA_CACHE") else [usual / "llama.cpp"]
     return [*own, cache_directory(environment)]
 

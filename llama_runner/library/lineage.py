@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from llama_runner.core.digest import is_digest
 from llama_runner.core.immutable_values import Value
 from llama_runner.library.list_models import LOCAL, role_of
 
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
 
     from llama_runner.library.list_models import Model
     from llama_runner.store.inventory import Artifact, Inventory
-
-_DIGEST = r"sha256:[0-9a-f]{64}|tree1:[0-9a-f]{64}"
 
 
 class Lineage(Value):
@@ -62,11 +61,6 @@ class Lineage(Value):
                     if digest in ids
                 ]
         return {"nodes": nodes, "edges": edges}
-
-
-def is_digest(value: object) -> bool:
-    """Whether a value is a digest; records may have been edited."""
-    return isinstance(value, str) and re.fullmatch(_DIGEST, value) is not None
 
 
 def lineage_of(inventory: Inventory, model: Model, artifact: Artifact) -> Lineage:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from llama_runner.core.digest import is_digest, scheme_of
 from llama_runner.core.immutable_values import Value
 from llama_runner.core.machine_path_removal import PATH, without_paths
 from llama_runner.request import binaries_graph
@@ -14,6 +15,7 @@ from llama_runner.request.lock_file import LockedModel, not_locked_error
 from llama_runner.request.lock_models import kept_options
 from llama_runner.request.resolve_request import ProgramsRequest
 from llama_runner.store.inventory import Inventory
+from llama_runner.store.stored_file import recorded_digest, with_digest
 from llama_runner.system import hardware
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from llama_runner.request.lock_file import LockFile
     from llama_runner.request.plan_and_execute import Preparation
     from llama_runner.store.artifacts import Store
+    from llama_runner.store.inventory import Artifact
 
 
 class CheckedModel(Value):
@@ -91,20 +94,27 @@ class LockChecker:
         inventory = Inventory(self._store.root)
         for warning in inventory.warnings(inventory.models):
             self._sink(warning)
-        records = [(each.record, each.bytes is not None) for one in inventory.models for each in one.artifacts]
-        return LockCheck(lock.path, tuple(self._check(lock.path, each, records) for each in chosen))
+        artifacts = [each for one in inventory.models for each in one.artifacts]
+        return LockCheck(lock.path, tuple(self._check(lock.path, each, artifacts) for each in chosen))
 
-    def _check(self, file: Path, locked: LockedModel, records: list[tuple[Record, bool]]) -> CheckedModel:
+    def _check(self, file: Path, locked: LockedModel, artifacts: list[Artifact]) -> CheckedModel:
         found: list[Difference] = []
         missing = []
         for label, step in locked.entry["steps"].items():
-            digests = {str(record.digest): there for record, there in _alike(locked, label, step, records)}
+            digests = [self._digest(each, step["digest"]) for each in _alike(locked, label, step, artifacts)]
             if step["digest"] not in digests:
-                found += [Difference(f"steps.{label}.digest", step["digest"], each) for each in digests]
+                found += [Difference(f"steps.{label}.digest", step["digest"], each) for each in dict.fromkeys(digests)]
             if not digests:
                 missing.append(label)
         found += self._build(file, locked)
         return CheckedModel(locked.name, tuple(found), tuple(missing), self._hub(locked))
+
+    def _digest(self, artifact: Artifact, locked: str) -> str:
+        """Return the digest of an artifact in the scheme of the locked one; the locked one if it is not known."""
+        record, scheme = artifact.record, scheme_of(locked)
+        if artifact.bytes is not None:
+            record = with_digest(self._store, artifact.place, record, scheme, remember=False)
+        return str(recorded_digest(record, scheme) or locked)
 
     def _build(self, file: Path, locked: LockedModel) -> Iterator[Difference]:
         """Yield how the programs that a run would take here differ from the locked ones."""
@@ -136,26 +146,33 @@ _PROGRAMS = ("device", "binaries", "sha256", "source", "patches", "build_type", 
 
 
 def _alike(
-    locked: LockedModel, label: str, step: Mapping[str, Any], records: Iterable[tuple[Record, bool]]
-) -> Iterator[tuple[Record, bool]]:
-    """Yield the records of artifacts that were made by the same recipe of the same source as a step of an entry."""
+    locked: LockedModel, label: str, step: Mapping[str, Any], artifacts: Iterable[Artifact]
+) -> Iterator[Artifact]:
+    """Yield the artifacts that were made by the same recipe of the same source as a step of an entry."""
     kind = label.partition(" ")[0]
     is_same: Callable[[Record], bool] = (
         (lambda record: record.source.get("revision") == locked.commit)
         if locked.commit is not None
         else lambda record: _is_local_source(locked, record)
     )
-    for record, there in records:
-        recipe = record.recipe
+    for artifact in artifacts:
+        recipe = artifact.record.recipe
         params = {
             name: value for name, value in recipe.get("params", {}).items() if name != "files" or not locked.commit
         }
         if (recipe.get("step"), recipe.get("version")) != (kind, step.get("version")):
             continue
         given = recipe.get("inputs", {})
-        same_inputs = all(given.get(name) == digest for name, digest in step.get("inputs", {}).items())
-        if same_inputs and without_paths(params) == step.get("params") and is_same(record):
-            yield record, there
+        same_inputs = all(_may_be_same(given.get(name), digest) for name, digest in step.get("inputs", {}).items())
+        if same_inputs and without_paths(params) == step.get("params") and is_same(artifact.record):
+            yield artifact
+
+
+def _may_be_same(here: object, locked: object) -> bool:
+    """Whether two digests are equal, or cannot be compared because of their schemes."""
+    if is_digest(here) and is_digest(locked) and scheme_of(str(here)) != scheme_of(str(locked)):
+        return True
+    return here == locked
 
 
 def _is_local_source(locked: LockedModel, record: Record) -> bool:

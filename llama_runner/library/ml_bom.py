@@ -14,6 +14,8 @@ from llama_runner.library.lineage import file_name
 from llama_runner.library.list_models import quantization_of, role_of
 from llama_runner.library.provenance import (
     builder_uri,
+    digest_set,
+    digests_of,
     files_of_download,
     finish_time,
     revision_of,
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from llama_runner.library.lineage import Lineage
     from llama_runner.store.inventory import Artifact
 
+_ALGORITHMS = {"sha256": "SHA-256", "blake3": "BLAKE3"}
+"""Names of hash algorithms in CycloneDX, by those of in-toto."""
 _VALUES = ("perplexity", "base_perplexity", "kld_mean", "kld_median", "kld_p99", "kld_max", "same_top_percent")
 
 
@@ -168,12 +172,13 @@ def _materials(lineage: Lineage) -> Iterator[Component]:
 
     definition = statement_of(lineage)["predicate"]["buildDefinition"]
     for number, each in enumerate(definition["resolvedDependencies"]):
-        if each.get("annotations", {}).get("role") in ("source", "input") and "sha256" in each["digest"]:
+        if each.get("annotations", {}).get("role") in ("source", "input") and _ALGORITHMS.keys() & each["digest"]:
+            [(name, digits)] = each["digest"].items()
             yield Component(
                 name=each["name"],
                 type=ComponentType.FILE,
-                bom_ref=f"file {number} {each['digest']['sha256']}",
-                hashes=[HashType(alg=HashAlgorithm.SHA_256, content=each["digest"]["sha256"])],
+                bom_ref=f"file {number} {digits}",
+                hashes=[HashType(alg=HashAlgorithm(_ALGORITHMS[name]), content=digits)],
             )
 
 
@@ -185,14 +190,16 @@ def _purl(lineage: Lineage, file: str | None = None) -> Any:  # noqa: ANN401 - a
 
 
 def _hashes(artifact: Artifact) -> list[HashType]:
-    """Return the SHA-256 of an artifact in one file; a directory has a digest of our own, which is a property."""
+    """Return the hashes of an artifact in one file; a directory has a digest of our own, which is a property."""
     from cyclonedx.model import HashAlgorithm, HashType  # noqa: PLC0415 - as above
 
     files = files_of_download(artifact.record) if artifact.is_tree else {}
-    digest = next(iter(files.values())) if len(files) == 1 else str(artifact.record.digest)
-    if not digest.startswith("sha256:"):
-        return []
-    return [HashType(alg=HashAlgorithm.SHA_256, content=digest.partition(":")[2])]
+    digests = digest_set(next(iter(files.values()))) if len(files) == 1 else digests_of(artifact)
+    return [
+        HashType(alg=HashAlgorithm(_ALGORITHMS[name]), content=digits)
+        for name, digits in digests.items()
+        if name in _ALGORITHMS
+    ]
 
 
 def _licenses(header: dict[str, Any]) -> list[DisjunctiveLicense]:

@@ -15,6 +15,7 @@ from llama_runner.fidelity.report import Report
 from llama_runner.library.list_models import artifact_json, role_of
 from llama_runner.library.provenance import seconds_of
 from llama_runner.store import layout
+from llama_runner.store.stored_file import StoredFile, recorded_digest
 from llama_runner.system.files import read_json
 
 if TYPE_CHECKING:
@@ -71,8 +72,11 @@ class Details(Value):
         }
 
 
-def details_of(inventory: Inventory, chosen: Selection, *, kept: bool) -> Details:
-    """Return what records tell of the newest of the chosen models, and what the header of one of its files does."""
+def details_of(inventory: Inventory, chosen: Selection, *, kept: bool, hashed_in: Store | None = None) -> Details:
+    """Return what records tell of the newest of the chosen models, and what the header of one of its files does.
+
+    The SHA-256 of files of the store ``hashed_in`` is computed where the record lacks it, and recorded there.
+    """
     model, *others = chosen.models
     artifacts = [each for each in model.artifacts if chosen.quantization is None or each in chosen.artifacts]
     by_digest = {str(each.record.digest): each for each in model.artifacts}
@@ -98,6 +102,7 @@ def details_of(inventory: Inventory, chosen: Selection, *, kept: bool) -> Detail
         told.append(
             {
                 **artifact_json(each),
+                "sha256": _sha256(each, hashed_in),
                 "recipe": recipe_text(each.record, by_digest),
                 "seconds": seconds_of(each.record),
                 "made_by": each.record.made.get("by"),
@@ -108,6 +113,16 @@ def details_of(inventory: Inventory, chosen: Selection, *, kept: bool) -> Detail
         )
     header = _header(inventory.root, model, artifacts)
     return Details(model, tuple(other.revision[:12] for other in others), header, tuple(told), kept)
+
+
+def _sha256(artifact: Artifact, hashed_in: Store | None) -> str | None:
+    """Return the SHA-256 of an artifact in one file, if it is recorded or to be computed."""
+    if artifact.is_tree:
+        return None
+    if hashed_in is None or artifact.bytes is None:
+        known = recorded_digest(artifact.record, "sha256")
+        return None if known is None else known.removeprefix("sha256:")
+    return StoredFile(hashed_in, artifact.place, artifact.record).sha256()
 
 
 def _newest_check(records: list[Record]) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from llama_runner.core.option_values import wrong_value_error
 from llama_runner.library.declared_models import DeclaredModels
 from llama_runner.library.list_models import models_of
 from llama_runner.library.model_names import Selection, select
-from llama_runner.request.runner_methods import public_method
+from llama_runner.request.check_method_arguments import public_method
 from llama_runner.store import layout
 from llama_runner.store.inventory import Inventory
 from llama_runner.store.local_sources import source_read_errors
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from llama_runner.library.remove_models import Removal
     from llama_runner.library.verify import Verification
     from llama_runner.llama_cpp.installed_builds import BuildStore
-    from llama_runner.request.options import RunnerKeywords
+    from llama_runner.request.request_keywords import RunnerKeywords
     from llama_runner.store.artifacts import Store
 
 
@@ -74,18 +74,20 @@ class Library:
         return [model for model in models_of(inventory) if everything or model.is_here]
 
     @public_method
-    def show(self, name: str, *, check: bool = False) -> Details:
+    def show(self, name: str, *, check: bool = False, sha256: bool = False) -> Details:
         """Return what is known of a model: the newest revision of it, where the name does not say which.
 
         ``name`` is what ``run`` takes, an alias, or a unique beginning; ``UsageError`` where it means no model or
-        several. ``check`` asks the Hub what it has now.
+        several. ``check`` asks the Hub what it has now. With ``sha256`` that of each file is computed where its record
+        lacks it, and recorded.
         """
         from llama_runner.library.model_details import details_of, drift_of  # noqa: PLC0415 - not for a list
         from llama_runner.library.models_kept_by_name import kept_models  # noqa: PLC0415
 
         inventory = Inventory(self._store.root, SummaryCache(self._store.private))
         chosen = self._select(inventory, name)
-        found = details_of(inventory, chosen, kept=kept_models(self._store.private).has(chosen.models[0]))
+        kept = kept_models(self._store.private).has(chosen.models[0])
+        found = details_of(inventory, chosen, kept=kept, hashed_in=self._store if sha256 else None)
         return found.replace(drift=drift_of(self._store, found.model, self._sink)) if check else found
 
     def lineage(self, name: str) -> tuple[Inventory, Lineage]:

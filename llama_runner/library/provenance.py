@@ -12,9 +12,11 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from llama_runner.core.digest import is_digest
 from llama_runner.core.machine_path_removal import without_paths
-from llama_runner.library.lineage import file_name, is_digest
+from llama_runner.library.lineage import file_name
 from llama_runner.library.list_models import role_of
+from llama_runner.store.stored_file import recorded_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -64,9 +66,17 @@ def statement_of(lineage: Lineage) -> dict[str, Any]:
 
 
 def digest_set(digest: str) -> dict[str, str]:
-    """Return a digest as in-toto has it: ``{"sha256": hex}``, or ``{"tree1": hex}`` of a directory."""
+    """Return a digest as in-toto has it: ``{"sha256": hex}`` or ``{"blake3": hex}``, ``{"tree1": hex}`` of files."""
     scheme, _, digits = digest.partition(":")
-    return {scheme: digits}
+    return {"blake3" if scheme == "b3" else scheme: digits}
+
+
+def digests_of(artifact: Artifact) -> dict[str, str]:
+    """Return the digest of an artifact, and the SHA-256 of a file if it was computed, as in-toto has them."""
+    found = digest_set(artifact.record.digest)
+    if not artifact.is_tree and (sha256 := recorded_digest(artifact.record, "sha256")) is not None:
+        found |= digest_set(sha256)
+    return found
 
 
 def files_of_download(record: Record) -> dict[str, str]:
@@ -138,7 +148,7 @@ def _subjects(artifact: Artifact) -> Iterator[dict[str, Any]]:
     for name, digest in files.items():
         yield {"name": name, "digest": digest_set(digest)}
     if not files:
-        yield {"name": file_name(artifact), "digest": digest_set(artifact.record.digest)}
+        yield {"name": file_name(artifact), "digest": digests_of(artifact)}
 
 
 def _source(lineage: Lineage) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.errors import StoreError, UsageError
+from llama_runner.core.errors import NeedsForce, StoreError, UsageError
 from llama_runner.core.immutable_values import Value, field
 from llama_runner.library.artifacts_in_use import UseCheck
 from llama_runner.library.declared_models import PulledByClient
@@ -63,10 +63,10 @@ def used_by_server_error(model: Model, servers: Iterable[Mapping[str, Any]]) -> 
     return StoreError(f"{model.title} is used by {who}", hint="stop it first: llama-runner stop NAME")
 
 
-def is_kept_error(model: Model) -> UsageError:
+def is_kept_error(model: Model) -> NeedsForce:
     """``models keep`` protects the model."""
     hint = f"insist with --force, or end that: llama-runner models keep {model.name} --undo"
-    return UsageError(f"{model.name} is one of the models to keep", hint=hint)
+    return NeedsForce(f"{model.name} is one of the models to keep", hint=hint)
 
 
 def unfinished_name_error(name: str) -> UsageError:
@@ -76,15 +76,15 @@ def unfinished_name_error(name: str) -> UsageError:
     )
 
 
-def is_locked_error(model: Model) -> UsageError:
+def is_locked_error(model: Model) -> NeedsForce:
     """A lock file names the model."""
-    return UsageError(f"a lock file names {model.name}", hint="insist with --force, or take it out of the lock file")
+    return NeedsForce(f"a lock file names {model.name}", hint="insist with --force, or take it out of the lock file")
 
 
-def is_declared_error(model: Model) -> UsageError:
+def is_declared_error(model: Model) -> NeedsForce:
     """The configuration file declares the model."""
     hint = "insist with --force, or take it out of the file: llama-runner config remove NAME"
-    return UsageError(f"the configuration file declares {model.name}", hint=hint)
+    return NeedsForce(f"the configuration file declares {model.name}", hint=hint)
 
 
 def nothing_left_error(model: Model) -> UsageError:

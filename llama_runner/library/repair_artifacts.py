@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from llama_runner.core.artifact_record import Record
     from llama_runner.request.binaries_graph import Programs
-    from llama_runner.request.options import RunnerKeywords
+    from llama_runner.request.request_keywords import RunnerKeywords
     from llama_runner.sources.hub.endpoint_and_token import Access
     from llama_runner.store.artifacts import Store
     from llama_runner.store.inventory import Artifact

@@ -8,24 +8,26 @@ import time
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.errors import Interrupted
+from llama_runner.core.digest import scheme_of
+from llama_runner.core.errors import Interrupted, NoBlake3
 from llama_runner.core.events import Noticed, Sink, StepProgress, Warned
 from llama_runner.core.immutable_values import Value, field
 from llama_runner.library.verify_log import Entry, VerifyLog, stamp_text
-from llama_runner.library.verify_rules import FileContent, Problem, problems_of, published_digests
-from llama_runner.sources.hub import verify as hub_verify
+from llama_runner.library.verify_rules import FileContent, Problem, problems_of, published_digests, recorded_scheme
+from llama_runner.sources.hub import hash_while_downloading as hub_verify
 from llama_runner.sources.hub.pins import RemoteFile, open_pins
 from llama_runner.store import layout
 from llama_runner.store.digest_cache import file_stamp, hash_file, tree_files
 from llama_runner.system import hardware
-from llama_runner.system.files import forget_cached, open_regular
+from llama_runner.system.files import open_regular
+from llama_runner.system.platforms import forget_cached
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from llama_runner.core.artifact_record import Stamp
-    from llama_runner.core.digest import Digest
+    from llama_runner.core.digest import Digest, Scheme
     from llama_runner.sources.hub.pins import Pin
     from llama_runner.store.artifacts import Store
     from llama_runner.store.inventory import Artifact
@@ -77,6 +79,8 @@ class _Part(Value, eq=False):
     stamp: Stamp
     published: str
     """What the Hub has published: ``sha256:…``, ``blob:…``, or nothing."""
+    scheme: Scheme
+    """How the file was hashed for the record."""
 
 
 class _Subject:
@@ -171,7 +175,8 @@ class Verifier:
             except OSError as error:
                 subject.files[name] = FileContent(file, None, error=error.strerror or str(error))
                 continue
-            subject.parts.append(_Part(subject, name, file, place, stamp, published.get(name, "")))
+            scheme = recorded_scheme(artifact, name, int(stamp["size"]))
+            subject.parts.append(_Part(subject, name, file, place, stamp, published.get(name, ""), scheme))
         return subject
 
     def _judged(
@@ -181,7 +186,7 @@ class Verifier:
         parts = []
         for part in (part for subject in subjects for part in subject.parts):
             earlier = seen.get(part.place)
-            if earlier is not None and earlier[0] == stamp_text(part.stamp) and not part.published.startswith("blob:"):
+            if earlier is not None and earlier[0] == stamp_text(part.stamp) and _is_comparable(part, earlier[1]):
                 part.subject.files[part.name] = _content(part, earlier[1], was_read=False)
                 self._skipped += 1
             else:
@@ -213,8 +218,8 @@ class Verifier:
                 else:
                     part, content = found
                     part.subject.files[part.name] = content
-                    if content.sha256 is not None:
-                        self._unlogged.append(Entry(part.place, part.stamp, content.sha256))
+                    if content.digest is not None:
+                        self._unlogged.append(Entry(part.place, part.stamp, content.digest))
                     part.subject.pending -= 1
                     if not part.subject.pending:
                         yield part.subject, self._problems(part.subject)
@@ -255,7 +260,10 @@ class Verifier:
                 hashes = hub_verify.hash_file(part.path, file, self._stopped.is_set)
                 progress(file.size)
                 return _content(part, hashes.sha256).replace(blob=hashes.blob)
-            return _content(part, hash_file(part.path, self._stopped.is_set, progress, from_disk=True))
+            digest = hash_file(part.path, self._stopped.is_set, progress, scheme=part.scheme, from_disk=True)
+            return _content(part, digest)
+        except NoBlake3 as error:
+            return FileContent(part.path, None, error=str(error))
         except OSError as error:
             return FileContent(part.path, None, error=error.strerror or str(error))
 
@@ -288,6 +296,11 @@ class Verifier:
         entries, self._unlogged = self._unlogged, []
         if entries and self._is_logged:
             self._log.add(entries, time.time())
+
+
+def _is_comparable(part: _Part, digest: Digest) -> bool:
+    """Whether a digest can be compared with those of the record and of the Hub."""
+    return scheme_of(digest) == part.scheme and not part.published.startswith("blob:")
 
 
 def _content(part: _Part, digest: Digest, *, was_read: bool = True) -> FileContent:

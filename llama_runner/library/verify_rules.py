@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from llama_runner.core.digest import Digest, key_of, short_hash, tree_digest
+from llama_runner.core.digest import Digest, key_of, scheme_of, short_hash, tree_digest
 from llama_runner.core.immutable_values import Value
 from llama_runner.sources.gguf_header import NotGGUF, read_header
+from llama_runner.system.hashing import scheme_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from llama_runner.core.digest import Scheme
     from llama_runner.sources.hub.pins import Pin, RemoteFile
     from llama_runner.store.inventory import Artifact
 
@@ -48,7 +50,7 @@ class FileContent(Value):
     """What a file has in it."""
 
     path: Path
-    sha256: Digest | None
+    digest: Digest | None
     """None: it cannot be read."""
     blob: str = ""
     """The SHA-1 of its git blob, where the Hub has published only that."""
@@ -65,6 +67,15 @@ def published_digests(artifact: Artifact) -> dict[str, str]:
     listed = artifact.record.recipe.get("params", {}).get("files")
     pairs = [pair for pair in listed if isinstance(pair, list)] if isinstance(listed, list) else []
     return {str(pair[0]): str(pair[1]) for pair in pairs if len(pair) == 2}  # noqa: PLR2004 - name and digest
+
+
+def recorded_scheme(artifact: Artifact, name: str, size: int) -> Scheme:
+    """Return how a file of an artifact was hashed for its record: as one of a directory with that name and size."""
+    digest, files = artifact.record.digest, artifact.record.facts.get("files")
+    if not artifact.is_tree:
+        return scheme_of(digest)
+    known = files.get(name) if isinstance(files, dict) else None
+    return scheme_of(known) if isinstance(known, str) else scheme_for(size, scheme_of(digest))
 
 
 def find_remote(pin: Pin, name: str, published: str) -> RemoteFile | None:
@@ -92,7 +103,7 @@ def problems_of(
         yield Problem(artifact.path, artifact.path, "record", text)
     wrong: dict[str, Problem] = {}
     for name, found in files.items():
-        if found.sha256 is None:
+        if found.digest is None:
             wrong[name] = _problem(artifact, name, "unreadable", found.error)
     wrong |= _changed(artifact, files, links, wrong)
     for name, published in published_digests(artifact).items():
@@ -122,7 +133,7 @@ def _changed(
     record = artifact.record
     if artifact.is_tree:
         return _changed_in_tree(artifact, files, links, unreadable)
-    found = files[artifact.name].sha256
+    found = files[artifact.name].digest
     if found in (None, record.digest):
         return {}
     return {artifact.name: _problem(artifact, artifact.name, "damaged", _differs(found, record.digest))}
@@ -142,8 +153,8 @@ def _changed_in_tree(
     for name, digest in known.items():
         if name not in files:
             wrong[name] = _problem(artifact, name, "missing", "the record has it, and it is not there")
-        elif files[name].sha256 not in (None, digest):
-            wrong[name] = _problem(artifact, name, "damaged", _differs(files[name].sha256, str(digest)))
+        elif files[name].digest not in (None, digest):
+            wrong[name] = _problem(artifact, name, "damaged", _differs(files[name].digest, str(digest)))
     for name in {*files, *links} - {*known} if known else ():
         text = _COMPILED if is_compiled_module(name) else "the record does not have it"
         wrong[name] = _problem(artifact, name, "unexpected", text)
@@ -152,7 +163,7 @@ def _changed_in_tree(
     entries = [(name, "l", target) for name, target in links.items()]
     for name, content in files.items():
         kind = "x" if content.is_executable and name not in known else "f"
-        entries.append((name, kind, str(content.sha256)))
+        entries.append((name, kind, str(content.digest)))
     if (digest := tree_digest(entries)) == record.digest:
         return {}
     if tree_digest(entry for entry in entries if not is_compiled_module(entry[0])) == record.digest:
@@ -173,7 +184,7 @@ def _unlike_the_hub(
 ) -> str:
     """Return how a file differs from what the Hub lists; empty where it does not."""
     found, source = files[name], artifact.record.source
-    mine = f"blob:{found.blob}" if published.startswith("blob:") else str(found.sha256)
+    mine = f"blob:{found.blob}" if published.startswith("blob:") else str(found.digest)
     if mine != published:
         return f"its digest is {short_hash(mine, 12)}…, the Hub has published {short_hash(published, 12)}…"
     pin = pin_of(str(source.get("ref")), str(source.get("revision")))

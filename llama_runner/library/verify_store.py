@@ -6,7 +6,8 @@ import os
 from typing import TYPE_CHECKING
 
 from llama_runner.core.artifact_record import OTHER_VERSION
-from llama_runner.core.errors import Interrupted, LlamaRunnerError, UsageError
+from llama_runner.core.digest import scheme_of
+from llama_runner.core.errors import Interrupted, LlamaRunnerError, NoBlake3, UsageError
 from llama_runner.library.list_models import models_of
 from llama_runner.library.model_names import select
 from llama_runner.library.verify import Verification, Verifier
@@ -14,6 +15,7 @@ from llama_runner.library.verify_rules import Problem
 from llama_runner.library.verify_small_files import damaged_descriptions, delete
 from llama_runner.store.errors import as_store_error
 from llama_runner.store.inventory import Inventory
+from llama_runner.system.hashing import has_blake3
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -38,7 +40,10 @@ def verify_store(
         raise UsageError(f"{since!r} is not a time", hint="give seconds since the epoch, or last")
     inventory = Inventory(store.root)
     artifacts, unreadable = _chosen(inventory, names)
-    found = Verifier(store, sink).run((each for each in artifacts if each.bytes is not None), since)
+    large = {each.path for each in artifacts if scheme_of(each.record.digest) == "b3"}
+    no_blake3 = set() if has_blake3() else large
+    here = (each for each in artifacts if each.bytes is not None and each.path not in no_blake3)
+    found = Verifier(store, sink).run(here, since)
     for warning in inventory.warnings(inventory.directories if not names else ()):
         sink(warning)
     small = list(damaged_descriptions(store, artifacts))
@@ -48,6 +53,7 @@ def verify_store(
         made = _repaired(store, sink, artifacts, found.problems, offline=offline, lock_timeout=lock_timeout)
         problems = [*made, *small]
     unverified = {path: why for path, why in unreadable.items() if why.startswith(OTHER_VERSION)}
+    unverified |= dict.fromkeys(sorted(no_blake3), str(NoBlake3()))
     problems += [Problem(path, path, "record", why) for path, why in unreadable.items() if path not in unverified]
     return found.replace(problems=tuple(problems), unverified=unverified)
 

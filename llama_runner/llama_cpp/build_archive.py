@@ -14,14 +14,14 @@ import tarfile
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llama_runner.core.artifact_record import STATE_FILE, TREE, InvalidRecord, Record, format_state, parse_state
-from llama_runner.core.digest import key_of, short_hash
+from llama_runner.core.digest import key_of, scheme_of, short_hash
 from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.core.immutable_values import Value
 from llama_runner.core.step import Place, Step
 from llama_runner.engine.run_program import Cancellation
-from llama_runner.llama_cpp.build_selection import damaged_build_error, find_anywhere, open_directory
+from llama_runner.llama_cpp.find_installed_build import damaged_build_error, find_anywhere, open_directory
 from llama_runner.store import layout, process_locks, staging
-from llama_runner.store.digest_cache import hash_file, hash_tree
+from llama_runner.store.digest_cache import hash_file, hash_like, hash_tree
 from llama_runner.store.errors import as_store_error
 from llama_runner.store.local_sources import LocalSources, unreadable_source_error
 from llama_runner.system import hardware
@@ -118,7 +118,7 @@ def export(store: Store, name: str, output: Path | None = None) -> Path:
     for path in _contents(programs.path):
         if path.is_symlink() and not _stays_inside(path):
             raise not_exportable_error(programs.name, path.name, str(path.readlink()))
-    if hash_tree(programs.path)[0] != programs.digest:
+    if hash_like(programs.path, programs.digest) != programs.digest:
         raise damaged_build_error(programs.name, "its files are not those that were made")
     try:
         with new_file(target) as unfinished:
@@ -222,7 +222,7 @@ def _unpack(file: Path, unpacked: Path) -> tuple[Place, Record]:
     for path in _contents(directory):
         if path.is_symlink() and not _stays_inside(path):
             raise bad_build_archive_error(file, f"{path.name} is a link to {path.readlink()}")
-    if hash_tree(directory) != (record.digest, record.bytes):
+    if hash_tree(directory, scheme=scheme_of(record.digest)) != (record.digest, record.bytes):
         raise bad_build_archive_error(file, f"its files are not those of its record, {record.digest}")
     check_machine(name, platform, record)
     return Place(layout.build_place(platform, name)), record

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import UsageError
 from llama_runner.core.immutable_values import Value
-from llama_runner.llama_cpp.backends import BACKENDS, RPC_TARGET, split_rpc
+from llama_runner.llama_cpp.backend_build_options import BACKENDS, RPC_TARGET, split_rpc
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import ToolError
 from llama_runner.core.immutable_values import Value
-from llama_runner.llama_cpp.backends import BACKENDS, split_rpc
+from llama_runner.llama_cpp.backend_build_options import BACKENDS, split_rpc
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

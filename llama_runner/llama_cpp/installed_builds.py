@@ -14,7 +14,7 @@ from llama_runner.core.artifact_record import TREE
 from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.core.immutable_values import Value, field
-from llama_runner.llama_cpp.build_selection import (
+from llama_runner.llama_cpp.find_installed_build import (
     BuildChoice,
     DamagedChoice,
     InstalledPrograms,

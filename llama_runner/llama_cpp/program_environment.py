@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from llama_runner.system.platforms import IS_WINDOWS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 SYSTEM_CONFIG = "/etc/llama.cpp/config.ini"
 
-_CONFIG_PLACES = ("XDG_CONFIG_HOME",) if os.name == "posix" else ("APPDATA", "PROGRAMDATA")
+_CONFIG_PLACES = ("XDG_CONFIG_HOME",) if not IS_WINDOWS else ("APPDATA", "PROGRAMDATA")
 """Variables with the directories of configuration files. On Windows, ``PROGRAMDATA`` corresponds to ``/etc``."""
 _NO_CONFIG = dict.fromkeys(_CONFIG_PLACES, os.devnull)
 """There are no files below a device, so no configuration is found."""
@@ -91,7 +93,7 @@ def check_system_config(tell: Callable[[str], None]) -> None:
     ``tell`` gets a sentence about the options that the program will take from it. Raises ``ServerError`` for refused
     options (``etc_config.check``).
     """
-    if os.name == "posix" and os.path.exists(SYSTEM_CONFIG):  # noqa: PTH110 - faster
+    if not IS_WINDOWS and os.path.exists(SYSTEM_CONFIG):  # noqa: PTH110 - faster
         from llama_runner.llama_cpp.system_config_file import check  # noqa: PLC0415 - few machines have such a file
 
         if told := check(SYSTEM_CONFIG, os.environ):

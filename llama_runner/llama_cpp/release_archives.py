@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.digest import Digest, file_digest
 from llama_runner.core.errors import DownloadError, ToolError
 from llama_runner.core.immutable_values import Value
-from llama_runner.llama_cpp import backends
+from llama_runner.llama_cpp import backend_build_options
 from llama_runner.system.files import write_json
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def choose_asset(release: Release, platform: str, backend: str) -> Asset:
     Raises ``NoAsset``.
     """
     system, _, arch = platform.partition("-")
-    bare, _ = backends.split_rpc(backend)
+    bare, _ = backend_build_options.split_rpc(backend)
     words = _WORDS.get(bare, (bare,))
     if bare == "metal" and system != "macos":
         words = ()

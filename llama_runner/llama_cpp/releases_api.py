@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit
 
 from llama_runner.core.errors import DownloadError, ExitCode
 from llama_runner.core.immutable_values import Value
+from llama_runner.core.loopback import is_loopback
 from llama_runner.llama_cpp.release_archives import BadListing, parse_releases, to_json, write_cache
 from llama_runner.store.layout import safe_name
 from llama_runner.system.files import read_json
@@ -30,7 +31,6 @@ API = "https://api.github.com"
 ENDPOINT = f"{API}/repos/ggml-org/llama.cpp"
 MAX_AGE_S = 3600.0
 _LARGEST_ANSWER = 16 << 20
-_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
 class ReleasesUnknown(DownloadError):
@@ -198,7 +198,7 @@ def _token(environment: Mapping[str, str], endpoint: str) -> str | None:
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         return None
     apis = {url_origin(API), url_origin(environment.get("GITHUB_API_URL") or API)}
-    is_private = urlsplit(endpoint).scheme == "https" or urlsplit(endpoint).hostname in _LOOPBACK
+    is_private = urlsplit(endpoint).scheme == "https" or is_loopback(urlsplit(endpoint).hostname or "")
     return token if url_origin(endpoint) in apis and is_private else None
 
 

@@ -179,20 +179,6 @@ def _output(path: Path, word: str, environment: Mapping[str, str], *, needed: bo
     return said
 
 
-_OUT_OF_MEMORY = (
-    *("Killed signal terminated program", "virtual memory exhausted", "out of memory", "std::bad_alloc"),
-    *("Cannot allocate memory", "killed by signal 9", "signal 9 (core dumped)", "[code=137]", "compiler out of heap"),
-)
-
-
-def ran_out_of_memory(line: str) -> bool:
-    """Return whether a line of a build's output says that a compiler ran out of memory.
-
-    The kernel ends such a process with SIGKILL; Ninja reports this as code 137, a shell as ``Killed``.
-    """
-    return line.strip() == "Killed" or any(said in line for said in _OUT_OF_MEMORY)
-
-
 def tool_path(package: str) -> Path:
     """Return the program of the Python package ``cmake`` or ``ninja``; raises ``ToolError``."""
     import importlib  # noqa: PLC0415 - only to build

@@ -12,29 +12,32 @@ from typing import TYPE_CHECKING
 from llama_runner.core.errors import UsageError
 from llama_runner.core.option_values import wrong_value_error
 from llama_runner.llama_cpp.program_environment import program_environment
-from llama_runner.recommend.memory import DEFAULT_TRAINED, memory_models
-from llama_runner.recommend.model_headers import headers_of
-from llama_runner.recommend.recommendation import (
+from llama_runner.recommend.choose_quantization import (
     LARGEST_CONTEXT,
     MARGIN,
     USUAL_CONTEXT,
     Candidate,
     Machine,
     Recommendation,
+    Row,
     choose,
     row_of,
 )
-from llama_runner.recommend.speed import machine_rates, reads_of
+from llama_runner.recommend.estimate_memory import DEFAULT_TRAINED, memory_models
+from llama_runner.recommend.model_headers import headers_of
+from llama_runner.recommend.model_speed import Measured, corrected, types_of
+from llama_runner.recommend.speed import is_free, llama_bench, machine_rates, reads_of
 from llama_runner.request.binaries_graph import programs_graph_of
-from llama_runner.request.graph_output_paths import programs_of
 from llama_runner.request.plan_and_execute import Preparation
+from llama_runner.request.prepared_results import programs_of
 from llama_runner.request.resolve_request import Request
-from llama_runner.serving.llama_server.memory_estimate import Room
+from llama_runner.serving.llama_server.memory_by_fit_params import Room
 from llama_runner.sources.hub import file_names
 from llama_runner.sources.hub.source import HubGguf
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
 from llama_runner.sources.quantization_types import BITS_PER_WEIGHT, FLOAT, canonical_type
 from llama_runner.store import layout
+from llama_runner.system.platforms import EXE
 from llama_runner.system.processes import try_output
 
 if TYPE_CHECKING:
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
     from llama_runner.core.events import Sink
     from llama_runner.recommend.model_headers import Headers
     from llama_runner.request.model_facts import AnySource
-    from llama_runner.request.options import RunnerKeywords
+    from llama_runner.request.request_keywords import RunnerKeywords
     from llama_runner.sources.hub.client import HubClient
     from llama_runner.sources.hub.pins import Pin, RemoteFile
     from llama_runner.store.artifacts import Store
@@ -72,6 +75,7 @@ def recommend(
             raise wrong_value_error(name, "1 or more", value)
     request = Request(model, keywords, store=store, sink=sink, remember=True, needs_programs=False)
     source, programs = request.facts.source, _programs(request, store, sink)
+    free = is_free()
     with tempfile.TemporaryDirectory() as directory:
         found = _headers(request, Path(directory), layout.descriptions(store.private))
         if found is None:
@@ -80,16 +84,23 @@ def recommend(
         trained = first.facts().get("context_length") or DEFAULT_TRAINED
         models, room, estimated_by = memory_models(found, programs, Path(directory), trained)
         candidates = _candidates(source, found, programs, request.options.quantization)
-    projector = _projector_bytes(source)
-    models = {kind: each.replace(process=each.process + projector) for kind, each in models.items()}
-    available = room.host if memory is None else memory
-    room = Room(int(available * MARGIN), room.devices)
-    on_gpu = bool(models["f16"].near.devices)
-    rates = machine_rates(programs, layout.speeds(store.private), on_gpu=on_gpu)
-    machine = Machine(models, room, trained, rates, reads_of(found.headers))
-    wanted = context or min(USUAL_CONTEXT, trained)
-    rows = tuple(row_of(candidate, wanted, machine) for candidate in candidates)
-    chosen, why = choose(rows)
+        projector = _projector_bytes(source)
+        models = {kind: each.replace(process=each.process + projector) for kind, each in models.items()}
+        available = room.host if memory is None else memory
+        room = Room(int(available * MARGIN), room.devices)
+        program, kept = llama_bench(programs), layout.speeds(store.private)
+        rates = machine_rates(program, kept, on_gpu=bool(models["f16"].near.devices), free=free)
+        machine = Machine(models, room, trained, rates, reads_of(found.headers))
+        wanted = context or min(USUAL_CONTEXT, trained)
+        rows = tuple(row_of(candidate, wanted, machine) for candidate in candidates)
+        chosen, why = choose(rows)
+        if program is not None and rates is not None and not rates.measured_by.startswith("copy"):
+            measured = _measured(Path(directory), source, found, programs, chosen, models["f16"].kv_bytes)
+            if measured is not None:
+                rates = corrected(rates, measured, wanted, program=program, kept=kept, free=free)
+            machine = machine.replace(rates=rates)
+            rows = tuple(row_of(candidate, wanted, machine) for candidate in candidates)
+            chosen, why = choose(rows)
     left = 0
     if chosen is not None:
         most = min(context or LARGEST_CONTEXT, chosen.context)
@@ -201,12 +212,30 @@ def _of_repository(source: HubGguf) -> list[Candidate]:
     return sorted(found.values(), key=lambda each: -each.bytes)
 
 
+def _measured(
+    directory: Path, source: AnySource, found: Headers, programs: Path | None, chosen: Row | None, kv_bytes: int
+) -> Measured | None:
+    """Return what to measure: the model that the headers are of, or the chosen quantization of it."""
+    if chosen is None or chosen.tokens_per_second is None:
+        return None
+    plain = str(found.headers[0].facts().get("quantization"))
+    if isinstance(source, HubGguf) or chosen.quantization == plain:
+        return Measured(directory, found, {}, found.size, kv_bytes)
+    types = types_of(_dry_run(found, programs, chosen.quantization))
+    return Measured(directory, found, types, chosen.bytes, kv_bytes) if types else None
+
+
 def _made_size(found: Headers, programs: Path | None, name: str, elements: int) -> int:
-    """Return the bytes of a quantization: what llama-quantize says of it without making it, else about."""
-    program = None if programs is None else programs / f"llama-quantize{'.exe' if os.name == 'nt' else ''}"
-    if program is not None and program.is_file():
-        argv: list[str | Path] = [program, "--dry-run", found.path, name]
-        said = try_output(argv, env=program_environment(os.environ), timeout=60) or ""
-        if size := re.search(r"quant size\s*=\s*([0-9.]+) MiB", said):
-            return round(float(size[1]) * (1 << 20))
+    """Return the bytes of a quantization, by a dry run of llama-quantize; without it an estimate by bits."""
+    if size := re.search(r"quant size\s*=\s*([0-9.]+) MiB", _dry_run(found, programs, name)):
+        return round(float(size[1]) * (1 << 20))
     return round(elements * BITS_PER_WEIGHT.get(name, 0.0) / 8)
+
+
+def _dry_run(found: Headers, programs: Path | None, name: str) -> str:
+    """Return what a dry run of llama-quantize prints; an empty text without the program."""
+    program = None if programs is None else programs / f"llama-quantize{EXE}"
+    if program is None or not program.is_file():
+        return ""
+    argv: list[str | Path] = [program, "--dry-run", found.path, name]
+    return try_output(argv, env=program_environment(os.environ), timeout=60) or ""

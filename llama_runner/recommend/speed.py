@@ -2,7 +2,8 @@
 
 Writing a token reads all weights that it needs once, and computes the attention to each token of the context. So the
 time is bytes divided by a rate of the type of the weights, multiplications of the attention divided by another rate,
-plus a constant for each layer. llama-bench measures these with models of zeros, once for a machine and its programs.
+plus a constant for each layer. llama-bench measures these with models of random weights, once for a machine and its
+programs. ``model_speed`` then corrects the estimate by what llama-bench measures with the tensors of the model itself.
 
 Without llama-bench, or while the machine has other work, the rate is that at which all cores together copy memory. It
 is an upper limit: types that cost much computing, and long contexts, are slower. So the speed is a range then.
@@ -24,9 +25,11 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.immutable_values import Value
 from llama_runner.llama_cpp.program_environment import program_environment
-from llama_runner.recommend.weightless_gguf import VOCABULARY, Shape, number_value, real_value, text_value, write_sparse
+from llama_runner.recommend.weightless_gguf import VOCABULARY, fill_with_numbers, write_without_vocabulary
+from llama_runner.sources.sparse_gguf import Shape, number_value, real_value, text_value
 from llama_runner.system import hardware
 from llama_runner.system.files import read_json, write_json
+from llama_runner.system.platforms import EXE, load_average
 from llama_runner.system.processes import try_output
 
 if TYPE_CHECKING:
@@ -34,24 +37,25 @@ if TYPE_CHECKING:
 
     from llama_runner.sources.gguf_header import GgufHeader
 
-SCHEME = "speed 2"
+SCHEME = "speed 4"
 BUSY = ", busy"
+OF_THIS_MODEL = ", tensors of this model"
 BITS = {"q4_k": 4.5, "q6_k": 6.5625, "q8_0": 8.5, "f16": 16.0}
 """Types that are measured, and bits of a weight."""
 _LARGE = (2048, 4, 8192)
-"""Width, layers and feed-forward width of the model of zeros: larger than caches in each type."""
+"""Width, layers and feed-forward width of the model: larger than caches in each type."""
 _SMALL = (256, 8, 512)
 """Those of the model whose time is the constant for each layer."""
 _CONTEXT = 2048
 """Tokens of the context at which the attention of the smaller model is measured."""
-_TOKENS, _TIMES = 8, 4
+_TOKENS, _TIMES, _MOST_TIMES = 16, 4, 32
 _TIMEOUT_S = 60.0
 _COPIED = 64 << 20
 _COPY_S = 0.5
 PER_LAYER_S, PER_TOKEN_S = 5e-6, 20e-6
 """Seconds beside reading, on processors: threads wait for each other in each layer, and a token is chosen and sent.
 Measured with the demo model, whose weights are read in no time; llama-bench measures those of a layer."""
-MEASURED_RANGE, COPY_RANGE = (0.5, 1.25), (0.4, 1.25)
+MODEL_RANGE, MEASURED_RANGE, COPY_RANGE = (0.75, 1.25), (0.5, 1.25), (0.4, 1.25)
 """Parts of the estimate that the speed lies between, by what the rates were measured with. Seen with models of 0.1 to
 1 billion weights (docs/recommend.md): narrow models, and types that llama-bench was not asked about, are slower."""
 _BUSY = 0.5
@@ -66,14 +70,19 @@ class Rates(Value):
     per_layer: float
     """Seconds for each layer of a model, whatever its size."""
     measured_by: str
-    """``llama-bench`` or ``copy``; with ``BUSY`` at its end where the machine had other work."""
+    """``llama-bench`` or ``copy``; with ``BUSY`` at its end where the machine had other work, with ``OF_THIS_MODEL``
+    where the estimate was corrected for a model."""
     attention: float | None = None
     """Multiplications of the attention a second; None: it takes no longer than reading the cache."""
+    correction: float = 1.0
+    """What the estimate is multiplied by for a model."""
 
     @property
     def range(self) -> tuple[float, float]:
         """Parts of the estimate that the speed lies between."""
-        return COPY_RANGE if self.measured_by.startswith("copy") else MEASURED_RANGE
+        if self.measured_by.startswith("copy"):
+            return COPY_RANGE
+        return MODEL_RANGE if self.measured_by.endswith(OF_THIS_MODEL) else MEASURED_RANGE
 
     def rate(self, bits: float) -> float:
         """Return the bytes a second for weights of so many bits; between two types it is interpolated. Pure."""
@@ -93,7 +102,7 @@ class Rates(Value):
         context = kv_bytes / self.rate(BITS["f16"])
         if self.attention is not None:
             context = max(context, kv_bytes / 2 * reads.queries / self.attention)
-        return 1 / (seconds + context)
+        return self.correction / (seconds + context)
 
 
 class Reads(Value):
@@ -140,19 +149,24 @@ def _queries(header: GgufHeader, architecture: str | None) -> float:
     return heads / shared
 
 
-def machine_rates(programs: Path | None, kept: Path, *, on_gpu: bool) -> Rates | None:
+def llama_bench(programs: Path | None) -> Path | None:
+    """Return llama-bench of a directory of programs; None if it is not there."""
+    program = None if programs is None else programs / f"llama-bench{EXE}"
+    return program if program is not None and program.is_file() else None
+
+
+def machine_rates(program: Path | None, kept: Path, *, on_gpu: bool, free: bool) -> Rates | None:
     """Return the rates of this machine; measures for some seconds unless they are in the directory ``kept``.
 
-    None where only llama-bench knows, of a GPU, and it is not there.
+    ``program`` is llama-bench. What is measured while the machine is not ``free`` is not kept. None where only
+    llama-bench knows, of a GPU, and it is not there.
     """
-    program = None if programs is None else programs / f"llama-bench{'.exe' if os.name == 'nt' else ''}"
-    program = program if program is not None and program.is_file() else None
     if on_gpu and program is None:
         return None
-    file = kept / f"{_fingerprint(program)}.json"
+    file = kept / f"{fingerprint(program)}.json"
     with suppress(OSError, ValueError, TypeError, LookupError, AttributeError):
         return _read(read_json(file))
-    free, rates = _is_free(), None
+    rates = None
     if program is not None and (free or on_gpu):  # beside other work its threads wait for each other most of the time
         rates = _with_llama_bench(program)
     if rates is None and not on_gpu:
@@ -179,15 +193,13 @@ def _read(found: dict[str, Any]) -> Rates:
     return rates
 
 
-def _is_free() -> bool:
+def is_free() -> bool:
     """Return whether the machine has so little other work that what is measured now is kept."""
-    try:
-        return os.getloadavg()[0] <= _BUSY * hardware.physical_cores()
-    except (OSError, AttributeError):  # Windows
-        return True
+    return (load_average() or 0) <= _BUSY * hardware.physical_cores()
 
 
-def _fingerprint(program: Path | None) -> str:
+def fingerprint(program: Path | None) -> str:
+    """Return what identifies a machine and its llama-bench."""
     about: list[Any] = [SCHEME, hardware.platform_tag(), hardware.physical_cores(), hardware.cpu_features()]
     about += [hardware.total_memory() >> 30]
     if program is not None:
@@ -202,14 +214,14 @@ def _with_llama_bench(program: Path) -> Rates | None:
         directory, taken, sizes = Path(name), {}, {}
         for kind in BITS:
             model = directory / f"{kind}.gguf"
-            _write_zeros(model, *_LARGE, kind)
+            _write_model(model, *_LARGE, kind)
             sizes[kind] = model.stat().st_size
-            if (seconds := _seconds(program, model)) is not None:
+            if (seconds := seconds_of(program, model)) is not None:
                 taken[kind] = seconds
             model.unlink()
         small = directory / "small.gguf"
-        _write_zeros(small, *_SMALL, "q8_0")
-        least, later = _seconds(program, small), _seconds(program, small, _CONTEXT)
+        _write_model(small, *_SMALL, "q8_0")
+        least, later = seconds_of(program, small), seconds_of(program, small, _CONTEXT)
         if least is None or "q8_0" not in taken:
             return None
         width, layers, _ = _SMALL
@@ -220,9 +232,19 @@ def _with_llama_bench(program: Path) -> Rates | None:
         return Rates(by_type, each, "llama-bench", attention)
 
 
-def _seconds(program: Path, model: Path, context: int = 0) -> float | None:
-    """Return the seconds for one token: the best of some tries, since other programs only make it longer."""
-    words = ["-m", model, "-p", "0", "-n", _TOKENS, "-d", context, "-r", _TIMES, "-t", hardware.physical_cores()]
+def seconds_of(program: Path, model: Path, context: int = 0, *, for_s: float = 0.0) -> float | None:
+    """Return the seconds for one token: the best of some tries, since other programs only make it longer.
+
+    With ``for_s`` it is tried again for about so many seconds: other programs may take the memory for seconds.
+    """
+    best = _best_try(program, model, context, _TIMES)
+    if best is None or (more := min(_MOST_TIMES, int(for_s / (best * _TOKENS)))) <= _TIMES:
+        return best
+    return min(best, _best_try(program, model, context, more) or best)
+
+
+def _best_try(program: Path, model: Path, context: int, times: int) -> float | None:
+    words = ["-m", model, "-p", "0", "-n", _TOKENS, "-d", context, "-r", times, "-t", hardware.physical_cores()]
     argv: list[str | Path] = [program, *map(str, words), "-o", "jsonl"]
     said = try_output(argv, env=program_environment(os.environ), timeout=_TIMEOUT_S)
     with suppress(ValueError, TypeError, LookupError, StopIteration, ArithmeticError):
@@ -231,8 +253,8 @@ def _seconds(program: Path, model: Path, context: int = 0) -> float | None:
     return None
 
 
-def _write_zeros(target: Path, width: int, layers: int, feed_forward: int, kind: str) -> None:
-    """Write a Llama whose weights are a hole."""
+def _write_model(target: Path, width: int, layers: int, feed_forward: int, kind: str) -> None:
+    """Write a Llama of random weights."""
     key = width // 4
     values = {
         "general.architecture": text_value("llama"),
@@ -253,7 +275,10 @@ def _write_zeros(target: Path, width: int, layers: int, feed_forward: int, kind:
         block |= {"attn_output": (width, width), "ffn_gate": (width, feed_forward), "ffn_up": (width, feed_forward)}
         block["ffn_down"] = (feed_forward, width)
         shapes += [(f"blk.{layer}.{name}", shape, kind) for name, shape in block.items()]
-    write_sparse(target, "llama", values, [Shape(f"{name}.weight", shape, of) for name, shape, of in shapes])
+    write_without_vocabulary(
+        target, "llama", values, [Shape(f"{name}.weight", shape, of) for name, shape, of in shapes]
+    )
+    fill_with_numbers(target)
 
 
 def copy_rate() -> float:

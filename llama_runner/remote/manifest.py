@@ -16,7 +16,7 @@ import re
 from typing import TYPE_CHECKING, Any, cast
 
 from llama_runner.core.artifact_record import STATE_FILE, InvalidRecord, Record, portable_noted
-from llama_runner.core.digest import Digest, tree_digest
+from llama_runner.core.digest import Digest, is_file_digest, is_tree_digest, scheme_of, tree_digest
 from llama_runner.core.remote_store import RemoteArtifact, RemoteFile
 from llama_runner.store.record_check import check_record
 from llama_runner.system.archive_member_paths import BadArchive, Member, check_members
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from llama_runner.core.digest import Key
 
 SCHEMA = 1
+SCHEMA_BLAKE3 = 2
+"""Of a manifest with digests that older programs do not know; they say which schema they read."""
 PART_BYTES = 16 << 20
 """Size of the parts that files are stored in. Each is fetched, checked and sent on its own."""
 LARGEST_MANIFEST = 32 << 20
@@ -61,7 +63,7 @@ def format_manifest(artifact: RemoteArtifact) -> bytes:
         for file in artifact.files
     ]
     value = {
-        "schema": SCHEMA,
+        "schema": _schema(artifact.record),
         "record": artifact.record.to_json(),
         "part_bytes": artifact.part_bytes,
         "files": files,
@@ -79,15 +81,17 @@ def parse_manifest(content: bytes, key: Key, *, is_tree: bool, pinned: Digest | 
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise InvalidRecord(f"not JSON: {error}") from None
-    if _member(value, "schema", int) != SCHEMA:
-        raise InvalidRecord(f"schema {value['schema']}, this program reads {SCHEMA}")
+    if _member(value, "schema", int) not in (SCHEMA, SCHEMA_BLAKE3):
+        raise InvalidRecord(f"schema {value['schema']}, this program reads {SCHEMA} and {SCHEMA_BLAKE3}")
     record = Record.from_json(_member(value, "record", dict))
+    if value["schema"] != _schema(record):
+        raise InvalidRecord(f"schema {value['schema']} with a digest of schema {_schema(record)}")
     check_record(record)
     if record.key != key:
         raise InvalidRecord(f"it is the record of {record.key}")
     if pinned not in (None, record.digest):
         raise InvalidRecord(f"its digest is {record.digest}, not the pinned {pinned}")
-    if record.digest.startswith("tree1:") != is_tree:
+    if is_tree_digest(record.digest) != is_tree:
         raise InvalidRecord(f"its digest is {record.digest}, and it is a {'directory' if is_tree else 'file'}")
     part_bytes = _member(value, "part_bytes", int)
     files = tuple(_file(each, part_bytes) for each in _member(value, "files", list))
@@ -95,6 +99,10 @@ def parse_manifest(content: bytes, key: Key, *, is_tree: bool, pinned: Digest | 
         check_files(files, record)
     record = record.replace(stamp={}, noted=portable_noted(record.noted))
     return RemoteArtifact(record, files, part_bytes)
+
+
+def _schema(record: Record) -> int:
+    return SCHEMA_BLAKE3 if scheme_of(record.digest) == "b3" else SCHEMA
 
 
 def _file(value: object, part_bytes: int) -> RemoteFile:
@@ -106,7 +114,7 @@ def _file(value: object, part_bytes: int) -> RemoteFile:
         raise InvalidRecord(f"a file of kind {kind[:9]!r}")
     if not all(isinstance(part, str) and re.fullmatch(_HEX, part) for part in parts):
         raise InvalidRecord("a part of a file has no SHA-256")
-    if not re.fullmatch(f"sha256:{_HEX}", digest):
+    if not is_file_digest(digest):
         raise InvalidRecord(f"a file has the digest {digest[:80]!r}")
     if not 0 < part_bytes <= _LARGEST_PART or size < 0 or len(parts) != -(-size // part_bytes):
         raise InvalidRecord(f"{len(parts)} parts of {part_bytes} bytes for a file of {size}")
@@ -115,7 +123,7 @@ def _file(value: object, part_bytes: int) -> RemoteFile:
 
 def check_files(files: tuple[RemoteFile, ...], record: Record) -> None:
     """Raise ``InvalidRecord`` unless the files are those of the record and none of them would be written elsewhere."""
-    if not record.digest.startswith("tree1:"):
+    if not is_tree_digest(record.digest):
         [file] = files if len(files) == 1 else [RemoteFile("", "l")]
         if (file.path, file.kind, file.digest, file.bytes) != ("", "f", record.digest, record.bytes):
             raise InvalidRecord("its files are not those of its record")

@@ -7,13 +7,16 @@ import os
 from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
+from llama_runner.core.digest import scheme_of
 from llama_runner.remote.failures import RemoteFailed
 from llama_runner.system.files import open_regular
+from llama_runner.system.hashing import new_hasher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from llama_runner.core.digest import Hasher
     from llama_runner.core.remote_store import RemoteFile
 
 AT_ONCE = 4
@@ -34,7 +37,8 @@ def receive_file(
     ``start`` begins to fetch a part and ``wait`` returns its bytes. Raises what ``wait`` raises, ``RemoteFailed`` for
     other bytes than the manifest names, and ``OSError`` if the file cannot be written.
     """
-    whole = hashlib.sha256()
+    assert file.digest is not None, "a link has no bytes"
+    whole = new_hasher(scheme_of(file.digest))
     partial.touch()
     with open_regular(partial) as earlier:
         kept = _kept_parts(file, part_bytes, earlier.read, whole)
@@ -54,11 +58,11 @@ def receive_file(
             target.write(content)
             done += len(content)
             on_progress(done)
-    if f"sha256:{whole.hexdigest()}" != file.digest:
+    if whole.digest() != file.digest:
         raise RemoteFailed("damaged", f"the parts make a file with another digest than {file.digest}")
 
 
-def _kept_parts(file: RemoteFile, part_bytes: int, read: Callable[[int], bytes], whole: hashlib._Hash) -> int:
+def _kept_parts(file: RemoteFile, part_bytes: int, read: Callable[[int], bytes], whole: Hasher) -> int:
     """Return how many of the first parts are there, and add them to the hash of the whole file."""
     for kept, part in enumerate(file.parts):
         content = read(part_bytes)

@@ -8,17 +8,19 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from llama_runner.core.artifact_record import InvalidRecord
-from llama_runner.core.digest import file_digest
+from llama_runner.core.digest import is_tree_digest, scheme_of
 from llama_runner.core.remote_store import RemoteArtifact, RemoteFile
 from llama_runner.remote import manifest
 from llama_runner.remote.receive import AT_ONCE
 from llama_runner.store.digest_cache import tree_files
 from llama_runner.system.files import open_regular
+from llama_runner.system.hashing import new_hasher, scheme_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from llama_runner.core.digest import Digest
     from llama_runner.remote.time_limit import Operation
 
 
@@ -44,9 +46,9 @@ class Sender:
         """Send the files at a path; return the artifact with them. Raises ``NotSendable`` and ``OSError``."""
         record = record_alone.record
         self._total = record.bytes
-        is_tree = record.digest.startswith("tree1:")
+        is_tree = is_tree_digest(record.digest)
         listed = tree_files(path) if is_tree else [("", path)]
-        files = tuple(self._file(name, file, is_tree=is_tree) for name, file in listed)
+        files = tuple(self._file(name, file, record.digest) for name, file in listed)
         while self._running:
             self._finish_one()
         artifact = record_alone.replace(files=files)
@@ -56,11 +58,14 @@ class Sender:
             raise NotSendable(str(error)) from None
         return artifact
 
-    def _file(self, name: str, path: Path, *, is_tree: bool) -> RemoteFile:
+    def _file(self, name: str, path: Path, of: Digest) -> RemoteFile:
+        """Send one file of an artifact with the digest ``of``."""
+        is_tree, scheme = is_tree_digest(of), scheme_of(of)
         if path.is_symlink() and is_tree:
             return RemoteFile(name, "l", target=path.readlink().as_posix())
-        whole, size, parts = hashlib.sha256(), 0, []
-        executable = is_tree and path.stat().st_mode & stat.S_IXUSR
+        found, size, parts = path.stat(), 0, []
+        executable = is_tree and found.st_mode & stat.S_IXUSR
+        whole = new_hasher(scheme_for(found.st_size, scheme) if is_tree else scheme)
         with open_regular(path) as file:
             while content := file.read(manifest.PART_BYTES):
                 whole.update(content)
@@ -69,8 +74,7 @@ class Sender:
                 if len(self._running) >= AT_ONCE:
                     self._finish_one()
                 self._running.append((self._start(parts[-1], content), parts[-1], content))
-        digest = file_digest(whole.hexdigest())
-        return RemoteFile(name, "x" if executable else "f", size, digest, tuple(parts))
+        return RemoteFile(name, "x" if executable else "f", size, whole.digest(), tuple(parts))
 
     def _finish_one(self) -> None:
         operation, part, content = self._running.popleft()

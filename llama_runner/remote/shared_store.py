@@ -14,7 +14,8 @@ import time
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from llama_runner.core.artifact_record import InvalidRecord
-from llama_runner.core.digest import canonical_json
+from llama_runner.core.digest import canonical_json, is_tree_digest, scheme_of
+from llama_runner.core.errors import NoBlake3
 from llama_runner.core.events import Sink, Warned
 from llama_runner.core.remote_store import RemoteArtifact, RemoteLost
 from llama_runner.remote import manifest
@@ -23,6 +24,7 @@ from llama_runner.remote.receive import receive_file
 from llama_runner.remote.send import NotSendable, Sender
 from llama_runner.remote.time_limit import Operation
 from llama_runner.system import hardware
+from llama_runner.system.hashing import has_blake3
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -92,9 +94,16 @@ class SharedStore:
             self._rejected.add(key)
             self._warn(RemoteFailed("damaged", f"the record of {step.kind} is not used: {error}"), "read")
             return None
-        if found is not None and found.has_bytes and not self._runs_here(found.record.facts.get("libc"), step):
+        if found is not None and found.has_bytes and not self._is_usable(found.record, step):
             return found.replace(files=())
         return found
+
+    def _is_usable(self, record: Record, step: Step) -> bool:
+        """Whether the bytes of an artifact can be checked and used on this machine."""
+        if scheme_of(record.digest) == "b3" and not has_blake3():
+            self._tell("blake3", f"{step.kind} has a BLAKE3, and the package blake3 is not installed; it is made here")
+            return False
+        return self._runs_here(record.facts.get("libc"), step)
 
     @property
     def _is_read(self) -> bool:
@@ -191,7 +200,7 @@ class SharedStore:
         except RemoteFailed as failure:
             self._warn(failure, "write")
             return None
-        except (NotSendable, OSError) as error:
+        except (NotSendable, NoBlake3, OSError) as error:
             self._tell(f"not sendable {step.kind}", f"{step.kind} is not put there: {error}")
             return None
         return sent + len(content)
@@ -201,7 +210,7 @@ class SharedStore:
         name = manifest.manifest_name(record.key)
         content = self._call(lambda transport: transport.read(name, manifest.LARGEST_MANIFEST), self._look_up_s)
         try:
-            is_tree = record.digest.startswith("tree1:")
+            is_tree = is_tree_digest(record.digest)
             found = None if content is None else manifest.parse_manifest(content, record.key, is_tree=is_tree)
         except InvalidRecord:
             return False

@@ -1,20 +1,28 @@
 """Reads and writes the objects of a remote store: in a directory, over HTTP (read-only), or with fsspec.
 
 An object is at most a few megabytes and is read and written as a whole. A reader never sees half of one. Nothing here
-has a time limit or tries again: see ``remote_store``.
+has a time limit or tries again: ``shared_store`` does.
 """
 
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
 import threading
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from llama_runner.core.errors import ToolError
+from llama_runner.remote.parse_store_address import LIBRARIES
 from llama_runner.system.files import read_bounded, write_atomically
 from llama_runner.system.http_client import HttpFailed, get
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llama_runner.remote.parse_store_address import Address
 
 _OK, _NOT_FOUND, _GONE = 200, 404, 410
 _DENIED = frozenset({401, 403, 407})
@@ -42,6 +50,25 @@ class Transport(Protocol):
 
 class TooLong(Exception):
     """An object is longer than it may be."""
+
+
+def open_transport(address: Address, environment: Mapping[str, str], *, writable: bool) -> Transport:
+    """Return the transport for an address, by its scheme. It connects when the first object is read or written.
+
+    Raises ``ToolError`` if the library for its scheme is not installed.
+    """
+    if address.directory is not None:
+        return DirectoryTransport(address.directory, writable=writable)
+    if address.is_read_only:
+        is_encrypted = address.scheme == "https"
+        return HttpTransport(address.text, environment.get("LLAMA_RUNNER_REMOTE_TOKEN") if is_encrypted else None)
+    extra, library = LIBRARIES[address.scheme]
+    if any(importlib.util.find_spec(name) is None for name in ("fsspec", library)):
+        raise ToolError(
+            f"the remote store {address.text} needs {library}, which is not installed",
+            hint=f"python -m pip install 'llama-runner[{extra}]'",
+        )
+    return FsspecTransport(address.text, address.scheme)
 
 
 class DirectoryTransport:

@@ -35,10 +35,10 @@ MODEL = (
         "lora",
         ("--lora",),
         "model",
-        "Load a LoRA adapter: a GGUF file or a PEFT directory. May be repeated.",
+        "Load a LoRA adapter: a GGUF file, a PEFT directory or ORG/NAME of the Hub. May be repeated.",
         kind="list",
         default=(),
-        metavar="PATH",
+        metavar="[NAME=]PATH[:SCALE]",
     ),
     Option(
         "mmproj",

@@ -17,9 +17,9 @@ from llama_runner.core.digest import key_of
 from llama_runner.core.immutable_values import Value
 from llama_runner.core.step import Step, params
 from llama_runner.llama_cpp import cmake
-from llama_runner.llama_cpp.build_selection import InstalledPrograms
+from llama_runner.llama_cpp.find_installed_build import InstalledPrograms
 from llama_runner.llama_cpp.pinned_source import NumberedTree
-from llama_runner.request.program_facts import PORTABLE, Archive, Release, Wheel
+from llama_runner.request.choose_binaries import PORTABLE, Archive, Release, Wheel
 from llama_runner.steps.compile import CompileLlama
 from llama_runner.steps.fetch_wheel import FetchPackage
 from llama_runner.steps.unpack import UnpackSource
@@ -28,7 +28,7 @@ from llama_runner.store.local_sources import MissingSource
 if TYPE_CHECKING:
     from llama_runner.core.step import Node
     from llama_runner.llama_cpp.pinned_source import SourcePin
-    from llama_runner.request.program_facts import BinariesOptions, BuildFacts, Present, ProgramFacts
+    from llama_runner.request.choose_binaries import BinariesOptions, BuildFacts, Present, ProgramFacts
     from llama_runner.request.resolve_request import ProgramsRequest
     from llama_runner.request.source_tree_facts import NamedTree
     from llama_runner.sources.local import PlainFile

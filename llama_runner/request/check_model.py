@@ -8,14 +8,14 @@ from llama_runner.core.errors import StepError, ToolError, UsageError
 from llama_runner.core.immutable_values import Value
 from llama_runner.fidelity.reference_python import reference_python
 from llama_runner.fidelity.report import Report
-from llama_runner.request.find_original import DescribedModel, described_model, original_of
+from llama_runner.request.find_original_of_gguf import DescribedModel, described_model, original_of
 from llama_runner.request.model_checks import MARK, checked_models, conversion_of, differs_error
 from llama_runner.request.pipeline_graph import graph_of
 from llama_runner.request.plan_and_execute import Preparation
 from llama_runner.request.resolve_request import Request
 from llama_runner.sources.hub.source import HubGguf
 from llama_runner.sources.local import LocalGguf, open_directory
-from llama_runner.steps.check import Check
+from llama_runner.steps.compare_with_original import Check
 from llama_runner.store import layout
 from llama_runner.system.files import read_json
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from llama_runner.core.events import Sink
     from llama_runner.core.step import Node
-    from llama_runner.request.options import RunnerKeywords
     from llama_runner.request.pipeline_graph import Pipeline
+    from llama_runner.request.request_keywords import RunnerKeywords
     from llama_runner.store.artifacts import Store
 
 
@@ -128,15 +128,15 @@ class ModelChecker:
         self, request: Request, graph: Pipeline, check: Check, original: str | Path | None, result: CheckResult
     ) -> CheckResult:
         """Add the figures of the logits, computed by transformers in the environment of llama.cpp's own converter."""
-        from llama_runner.steps.check_numbers import CheckNumbers  # noqa: PLC0415 - only when asked for
-        from llama_runner.steps.python_environment import converter_environment  # noqa: PLC0415
+        from llama_runner.steps.compare_logits import CompareLogits  # noqa: PLC0415 - only when asked for
+        from llama_runner.steps.official_converter_environment import converter_environment  # noqa: PLC0415
 
         model, base, node = check.model, conversion_of(check) or check.model, check.original
         if isinstance(node, DescribedModel):
             if original is None or not layout.user_path(original).is_dir() or isinstance(graph.source, HubGguf):
                 raise no_weights_error(graph.alias)
             node = open_directory(layout.user_path(original))
-        numbers = CheckNumbers(
+        numbers = CompareLogits(
             model,
             base,
             node,

@@ -7,29 +7,41 @@ from typing import TYPE_CHECKING
 from llama_runner.core.errors import UsageError
 from llama_runner.core.immutable_values import Value
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
+from llama_runner.steps import download
 from llama_runner.steps.convert import Convert
+from llama_runner.steps.download import Download
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
     from llama_runner.convert import Outtype
+    from llama_runner.convert.adapter_formats import AdapterBase
     from llama_runner.core.converter_choice import ConverterChoice
     from llama_runner.core.step import Node
+    from llama_runner.request.requested_adapters import RequestedAdapter
+    from llama_runner.sources.hub.adapters import HubAdapter
+    from llama_runner.steps.convert_adapter import ConvertAdapter
     from llama_runner.steps.convert_official import OfficialAdapter, OfficialConvert, OfficialProjector
-    from llama_runner.steps.python_environment import ConverterEnvironment
+    from llama_runner.steps.convert_projector import ConvertProjector
+    from llama_runner.steps.download import Hub
+    from llama_runner.steps.official_converter_environment import ConverterEnvironment
 
-    Adapter = OfficialAdapter | LocalGguf
+    Adapter = ConvertAdapter | OfficialAdapter | Download | LocalGguf
     """A LoRA adapter: to be converted, or a GGUF file where it lies."""
+
+
+UNKNOWN = ""
+"""The architecture of a GGUF file on the Hub that the Hub does not say."""
 
 
 class BaseNeeded(UsageError):
     """An adapter is to be converted, and of its base there is only a GGUF."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, name: str) -> None:
+        self.name = name
         super().__init__(
-            f"{path} is converted with the config.json of its base model, and here is only a GGUF",
+            f"the adapter {name} is converted with the config.json of its base model, and here is only a GGUF",
             hint="name the base as safetensors, or convert the adapter beforehand and pass the GGUF file",
         )
 
@@ -64,6 +76,10 @@ class Conversion(Value):
     tree: Node
     pre_tokenizer: str | None
     trusted: bool
+    adapter_base: AdapterBase | None = None
+    """What is known of the model for adapters that are converted here."""
+    base_architecture: object = None
+    """llama.cpp's name for the architecture of a GGUF file that is not here yet."""
 
     @property
     def is_official(self) -> bool:
@@ -104,43 +120,67 @@ class Conversion(Value):
 
         return revision + revision_of_name(self.pre_tokenizer)
 
-    def projector(self, outtype: Outtype) -> OfficialProjector:
-        """Return the step that makes what turns images or sound into tokens."""
-        from llama_runner.steps.convert_official import OfficialProjector  # noqa: PLC0415 - few are made here
+    def projector(self, outtype: Outtype) -> ConvertProjector | OfficialProjector:
+        """Return the step that makes the projector; all files count that say how images are prepared."""
+        model = self._with_every_file()
+        if self.choice is not None and self.choice.native_projector:
+            from llama_runner.steps.convert_projector import ConvertProjector  # noqa: PLC0415 - few are made here
 
-        model, environment = self._as_read_by_script(), self._environment()
+            return ConvertProjector(model, self.name, outtype, self.weight_bytes)
+        from llama_runner.steps.convert_official import OfficialProjector  # noqa: PLC0415 - as above
+
+        environment = self._environment()
         return OfficialProjector(model, self.name, outtype, self.trusted, tree=self.tree, environment=environment)
 
-    def _as_read_by_script(self) -> Node:
+    def _with_every_file(self) -> Node:
         """Return the model with all files counting that llama.cpp's own script may read."""
         return self.model.replace(converted_here=False) if isinstance(self.model, LocalSafetensors) else self.model
 
-    def adapters(self, found: Iterable[LocalGguf | LocalSafetensors]) -> tuple[Adapter, ...]:
+    def adapters(self, found: Iterable[RequestedAdapter]) -> tuple[Adapter, ...]:
         """Return LoRA adapters: files as they are, directories as steps that convert them."""
         return tuple(self._adapter(each) for each in found)
 
-    def _adapter(self, found: LocalGguf | LocalSafetensors) -> Adapter:
+    def _adapter(self, requested: RequestedAdapter) -> Adapter:
+        found = requested.source
         if isinstance(found, LocalGguf):
             if found.header.metadata.get("general.type") != "adapter":
                 raise NotAnAdapter(found.path)
             return found
+        node: Node = found if isinstance(found, LocalSafetensors) else _download(found, requested.hub)
+        if isinstance(node, Download) and node.name:
+            return node
+        if requested.is_plain and not self.is_official:
+            from llama_runner.convert.adapter_formats import ARCHITECTURES  # noqa: PLC0415 - few have any
+            from llama_runner.steps.convert_adapter import ConvertAdapter  # noqa: PLC0415
+
+            if (known := self.adapter_base) is not None:
+                return ConvertAdapter(node, found.name, known=known.numbers)
+            is_known = self.base_architecture in (UNKNOWN, *ARCHITECTURES.values())
+            if is_known or (self.choice is not None and self.choice.architecture in ARCHITECTURES and self._is_fetched):
+                return ConvertAdapter(node, found.name, base=self.model)
         if self.choice is None:
-            raise BaseNeeded(found.path)
+            raise BaseNeeded(found.name)
         from llama_runner.steps.convert_official import OfficialAdapter  # noqa: PLC0415 - few have any
 
-        base, environment = self._as_read_by_script(), self._environment()
-        return OfficialAdapter(found, base, found.name, self.trusted, tree=self.tree, environment=environment)
+        base, environment = self._with_every_file(), self._environment()
+        return OfficialAdapter(node, base, found.name, self.trusted, tree=self.tree, environment=environment)
+
+    @property
+    def _is_fetched(self) -> bool:
+        """Whether the model is fetched, so that its config.json is read when it is here."""
+        return not isinstance(self.model, LocalSafetensors)
 
     def _environment(self) -> ConverterEnvironment:
-        from llama_runner.steps.python_environment import converter_environment  # noqa: PLC0415 - as above
+        from llama_runner.steps.official_converter_environment import converter_environment  # noqa: PLC0415 - as above
 
         return converter_environment(self.tree)
 
 
+def _download(found: HubAdapter, hub: Hub | None) -> Download:
+    assert hub is not None, "an adapter on the Hub can be fetched"
+    return download.adapter(found.files[0], hub) if found.is_gguf else download.safetensors(found.files, hub)
+
+
 def is_made_here(what: object) -> bool:
     """Return whether a projector or an adapter is converted here, not fetched or taken as it lies."""
-    if getattr(what, "kind", None) not in ("projector", "adapter"):
-        return False
-    from llama_runner.steps.convert_official import OfficialAdapter, OfficialProjector  # noqa: PLC0415 - as above
-
-    return isinstance(what, (OfficialProjector, OfficialAdapter))
+    return getattr(what, "kind", None) in ("projector", "adapter") and not isinstance(what, Download)

@@ -1,4 +1,7 @@
-"""Notices of what a plan will fetch, compile and install; the error if that is impossible offline."""
+"""Tells, before a plan runs, what it will download, why programs are made, and that llama.cpp's own script converts.
+
+``offline_check`` refuses a plan that would download something without a network.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def announce(plan: Plan, graph: Pipeline | Programs, sink: Sink) -> None:
-    """Say what will be fetched and compiled."""
+    """Send the notices of a plan to the sink."""
     programs = graph.programs if isinstance(graph, Pipeline) else graph
     if programs.why and any(planned.step is programs.node and planned.remote is None for planned in plan.pending):
         sink(Noticed("backend", programs.why))
@@ -35,22 +38,22 @@ def announce(plan: Plan, graph: Pipeline | Programs, sink: Sink) -> None:
 
 
 def _announce_script(plan: Plan, graph: Pipeline, sink: Sink) -> None:
-    """Say that llama.cpp's own script will run, why, and what is installed for it."""
+    """Send the notice that llama.cpp's own script will run, with the reason and what is installed for it."""
     from llama_runner.steps.convert_official import OfficialAdapter, OfficialConvert  # noqa: PLC0415
-    from llama_runner.steps.python_environment import (  # noqa: PLC0415 - not on the warm path
-        FETCHED_BYTES,
-        INSTALLED_BYTES,
-        ConverterEnvironment,
-    )
+    from llama_runner.steps.official_converter_environment import ConverterEnvironment  # noqa: PLC0415 - not on the warm path
 
     running = [planned.step for planned in plan.pending if planned.remote is None]
     made = [step.kind for step in running if isinstance(step, (OfficialConvert, OfficialAdapter))]
-    if not made:
-        return
+    environment = next((step for step in running if isinstance(step, ConverterEnvironment)), None)
     choice = graph.official
-    why = f"llama.cpp's own script converts ({choice.why if choice else ' and '.join(dict.fromkeys(made))})"
-    for step in running:
-        if isinstance(step, ConverterEnvironment):
-            sizes = f"{size_text(INSTALLED_BYTES)}, {size_text(FETCHED_BYTES)} to fetch"
-            why += f", in a Python environment of its own, which is installed first ({sizes})"
-    sink(Noticed("official_converter", why))
+    if made:
+        why = f"llama.cpp's own script converts ({choice.why if choice else ' and '.join(dict.fromkeys(made))})"
+    elif environment is not None and any(step.kind in ("train", "merge") for step in running):
+        why = "PEFT runs"
+    else:
+        return
+    if environment is not None:
+        fetched = environment.estimate().fetch
+        sizes = f"{size_text(environment.estimate().disk - fetched)}, {size_text(fetched)} to fetch"
+        why += f", in a Python environment of its own, which is installed first ({sizes})"
+    sink(Noticed("official_converter" if made else "training", why))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llama_runner.core.events import Warned
-from llama_runner.request.program_facts import PORTABLE, rejected_builds
+from llama_runner.request.choose_binaries import PORTABLE, rejected_builds
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ from llama_runner.core.errors import UsageError
 from llama_runner.core.option_definition import Option
 from llama_runner.request.artifact_options import ARTIFACTS
 from llama_runner.request.run_options import STORE
-from llama_runner.serving.llama_server.server_options import SERVER
+from llama_runner.serving.llama_server.option_definitions import SERVER
 
 if TYPE_CHECKING:
     from llama_runner.core.errors import LlamaRunnerError

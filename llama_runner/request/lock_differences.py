@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llama_runner.core.digest import is_digest, scheme_of
 from llama_runner.core.errors import SourceError
 from llama_runner.core.immutable_values import Value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from llama_runner.core.digest import Scheme
     from llama_runner.request.lock_file import LockedModel
+
+    InScheme = Callable[[str, Scheme], Any]
 
 _SHOWN = 12
 _LONGEST = 100
@@ -76,14 +80,19 @@ def _hint(name: str, fields: list[str]) -> str:
     return f"ask for what is locked, or move the lock: llama-runner lock --update {name}"
 
 
-def check(locked: LockedModel, here: Mapping[str, Any]) -> None:
+def check(locked: LockedModel, here: Mapping[str, Any], in_scheme: InScheme | None = None) -> None:
     """Raise ``LockDiffers`` if what is known of a request differs from its entry."""
-    if found := list(differences(locked.entry, here)):
+    if found := list(differences(locked.entry, here, in_scheme)):
         raise LockDiffers(locked.name, found)
 
 
-def differences(locked: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[Difference]:
-    """Yield the fields in which an entry and the present form differ. Builds of other platforms are left out."""
+def differences(
+    locked: Mapping[str, Any], here: Mapping[str, Any], in_scheme: InScheme | None = None
+) -> Iterator[Difference]:
+    """Yield the fields in which an entry and the present form differ. Builds of other platforms are left out.
+
+    ``in_scheme`` returns a digest of here in the scheme of the lock file, or ``UNKNOWN``. None: they are unknown.
+    """
     for member in _COMPARED:
         mine, theirs = here.get(member, {}), locked.get(member, {})
         if member == "build" and mine is not UNKNOWN:
@@ -91,10 +100,12 @@ def differences(locked: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[
                 yield Difference("build", f"for {', '.join(sorted(theirs)) or ABSENT}", f"for {missing[0]}")
                 continue
             theirs = {platform: theirs[platform] for platform in mine}
-        yield from _differences(member, theirs, mine)
+        yield from _differences(member, theirs, mine, in_scheme or (lambda _digest, _scheme: UNKNOWN))
 
 
-def _differences(where: str, locked: Any, here: Any) -> Iterator[Difference]:  # noqa: ANN401 - JSON is anything
+def _differences(where: str, locked: Any, here: Any, in_scheme: InScheme) -> Iterator[Difference]:  # noqa: ANN401 - JSON
+    if is_digest(locked) and is_digest(here) and scheme_of(locked) != scheme_of(here):
+        here = in_scheme(here, scheme_of(locked))
     if here is UNKNOWN or locked is UNKNOWN or locked == here:
         return
     if isinstance(locked, dict) and isinstance(here, dict):
@@ -102,7 +113,7 @@ def _differences(where: str, locked: Any, here: Any) -> Iterator[Difference]:  #
             yield Difference(f"{where}.step", locked.get("step"), here.get("step"))
             return
         for name in sorted({*locked, *here}):
-            yield from _differences(f"{where}.{name}", locked.get(name), here.get(name))
+            yield from _differences(f"{where}.{name}", locked.get(name), here.get(name), in_scheme)
     elif isinstance(locked, list) and isinstance(here, list) and sorted(map(str, locked)) != sorted(map(str, here)):
         gone, new = [each for each in locked if each not in here], [each for each in here if each not in locked]
         yield Difference(where, gone or None, new or None)

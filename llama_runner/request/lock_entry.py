@@ -5,27 +5,30 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from llama_runner.core.digest import Digest, is_digest
 from llama_runner.core.machine_path_removal import without_paths
 from llama_runner.core.model_files import native_converter_inputs
 from llama_runner.core.plan import Skip
 from llama_runner.core.step import Step, inputs, params
-from llama_runner.llama_cpp.backends import BACKENDS
-from llama_runner.llama_cpp.build_selection import InstalledPrograms
+from llama_runner.llama_cpp.backend_build_options import BACKENDS
+from llama_runner.llama_cpp.find_installed_build import InstalledPrograms, place_in_store
 from llama_runner.request.lock_differences import UNKNOWN, Difference, LockDiffers
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
 from llama_runner.steps.download import Download
 from llama_runner.store.model_digest import indexed_shards
+from llama_runner.store.stored_file import recorded_digest, with_digest
 from llama_runner.system import hardware
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llama_runner.core.digest import Digest
+    from llama_runner.core.digest import Scheme
     from llama_runner.core.plan import Plan, PlannedStep
     from llama_runner.core.step import Node
     from llama_runner.core.step_interfaces import Sources
     from llama_runner.request.lock_file import LockedModel
     from llama_runner.request.pipeline_graph import Pipeline
+    from llama_runner.store.artifacts import Store
 
 _ARCHITECTURES = tuple(f"-D{each.architectures}=" for each in BACKENDS.values() if each.architectures)
 
@@ -186,10 +189,42 @@ def is_native(recipe: Mapping[str, Any]) -> bool:
 
 def check_output(locked: LockedModel, graph: Pipeline, step: Step, digest: Digest) -> None:
     """Raise ``LockDiffers`` for the output of a step that is about to be kept, if it is not the locked one."""
+    where, wanted = _locked_digest(locked, graph, step)
+    if wanted not in (None, digest):
+        raise LockDiffers(locked.name, [Difference(f"{where}.digest", wanted, digest)])
+
+
+def locked_digest(locked: LockedModel, graph: Pipeline, step: Step) -> Digest | None:
+    """Return the digest that a lock file has of the output of a step, if it has one."""
+    wanted = _locked_digest(locked, graph, step)[1]
+    return Digest(wanted) if isinstance(wanted, str) and is_digest(wanted) else None
+
+
+def _locked_digest(locked: LockedModel, graph: Pipeline, step: Step) -> tuple[str, Any]:
+    """Return the place of the entry of a step in a lock file, and what it has as the digest of the output."""
     entry: Any = locked.entry["build"].get(hardware.platform_tag(), {})
     where = f"build.{hardware.platform_tag()}"
     if step is not graph.binaries:
         label = step_labels(graph).get(step)
         entry, where = locked.entry["steps"].get(label, {}), f"steps.{label}"
-    if isinstance(entry, dict) and entry.get("digest", digest) != digest:
-        raise LockDiffers(locked.name, [Difference(f"{where}.digest", entry["digest"], digest)])
+    return where, entry.get("digest") if isinstance(entry, dict) else None
+
+
+class DigestsInScheme:
+    """Returns the digests of a plan's artifacts in the scheme of a lock file; reads files whose record lacks it."""
+
+    def __init__(self, graph: Pipeline, plan: Plan, store: Store, *, remember: bool) -> None:
+        """``remember``: what is computed is recorded."""
+        self._store, self._remember = store, remember
+        self._places = [planned.place for planned in plan.steps if planned.place is not None]
+        if isinstance(graph.binaries, InstalledPrograms):
+            self._places.append(place_in_store(graph.binaries.path))
+
+    def __call__(self, digest: str, scheme: Scheme) -> Any:  # noqa: ANN401 - a digest, or UNKNOWN
+        """Return a digest in another scheme; ``UNKNOWN`` if the bytes are not here."""
+        for place in self._places:
+            record = self._store.record(place)
+            if record is not None and record.digest == digest:
+                record = with_digest(self._store, place, record, scheme, remember=self._remember)
+                return recorded_digest(record, scheme) or UNKNOWN
+        return UNKNOWN

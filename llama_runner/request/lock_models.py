@@ -25,8 +25,8 @@ from llama_runner.request.lock_file import (
     read_lock_file,
 )
 from llama_runner.request.lock_names import lock_name, ref_of
-from llama_runner.request.options import checked
 from llama_runner.request.pipeline_graph import graph_of
+from llama_runner.request.request_keywords import checked
 from llama_runner.request.resolve_request import Request, with_demo
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
 from llama_runner.sources.resolve_source import open_source
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from llama_runner.engine.plan_outcome import Outcome
     from llama_runner.request.lock_differences import Difference
     from llama_runner.request.lock_names import NamedSource
-    from llama_runner.request.options import RunnerKeywords
     from llama_runner.request.pipeline_graph import Pipeline
     from llama_runner.request.plan_and_execute import Preparation
+    from llama_runner.request.request_keywords import RunnerKeywords
     from llama_runner.store.artifacts import Store
 
 _OF_LOCK = ("update", "locked", "lock_file")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from llama_runner.core.plan import Plan, PlannedStep
     from llama_runner.engine.observer import Observer
     from llama_runner.engine.plan_outcome import Outcome
-    from llama_runner.steps.check import Check
+    from llama_runner.steps.compare_with_original import Check
     from llama_runner.store.artifacts import Store
 
 MARK = "check"

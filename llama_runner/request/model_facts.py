@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert import official_script
+from llama_runner.convert.choose_converter import choose_converter
 from llama_runner.convert.model_directory import ModelDirectory
 from llama_runner.core.immutable_values import Value
 from llama_runner.serving.llama_server.served_task import check_text
@@ -16,10 +17,12 @@ from llama_runner.sources.local import LocalGguf, LocalSafetensors, open_plain
 from llama_runner.system import hardware
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
+    from llama_runner.convert.adapter_formats import AdapterBase
     from llama_runner.core.converter_choice import Converter, ConverterChoice
+    from llama_runner.core.step import Step
+    from llama_runner.request.requested_adapters import RequestedAdapter
     from llama_runner.sources.checkpoint_quantization import CheckpointQuantization
     from llama_runner.sources.local import PlainFile
     from llama_runner.sources.quantize_options import QuantizeOptions
@@ -42,8 +45,10 @@ class ModelFacts(Value):
     """How the weights are quantized already, if they are."""
     hub: Hub | None = None
     """How a model on the Hub is fetched."""
-    adapters: tuple[LocalGguf | LocalSafetensors, ...] = ()
-    """LoRA adapters: GGUF files, or directories of safetensors."""
+    adapters: tuple[RequestedAdapter, ...] = ()
+    """LoRA adapters."""
+    adapter_base: AdapterBase | None = None
+    """What their conversion needs to know of the model, where that is known and they are converted here."""
     imatrix: PlainFile | None = None
     calibration: PlainFile | None = None
     quality: PlainFile | None = None
@@ -54,7 +59,7 @@ def find_model_facts(
     source: AnySource,
     *,
     tuning: QuantizeOptions,
-    adapters: Iterable[Path] = (),
+    adapters: tuple[RequestedAdapter, ...] = (),
     converter: Converter = "auto",
     projector: bool = False,
     trusted: bool = False,
@@ -72,7 +77,7 @@ def find_model_facts(
             )
         case LocalSafetensors():
             described = ModelDirectory(source.path)
-            choice = official_script.choose_converter(described, converter, projector=projector, trusted=trusted)
+            choice = choose_converter(described, converter, projector=projector, trusted=trusted)
             found = read_quantization(described.config)
             source = source.replace(reads=choice.reads, converted_here=not choice.official)
             facts = facts.replace(
@@ -85,14 +90,15 @@ def find_model_facts(
     if any(named.values()):
         tuning.arguments()  # a contradiction is told before a file is looked at
     opened = {name: open_plain(path) for name, path in named.items() if path is not None}
-    return facts.replace(adapters=tuple(_open_adapter(path) for path in adapters), **opened)
+    return facts.replace(adapters=adapters, **opened, **_adapter_base(adapters, facts))
 
 
-def _open_adapter(path: Path) -> LocalGguf | LocalSafetensors:
-    from llama_runner.sources.local import open_directory  # noqa: PLC0415 - few have any
-    from llama_runner.sources.resolve_source import open_gguf  # noqa: PLC0415
+def _adapter_base(adapters: tuple[RequestedAdapter, ...], facts: ModelFacts) -> dict[str, AdapterBase | None]:
+    if not adapters or (facts.choice is not None and facts.choice.official):
+        return {}
+    from llama_runner.request.requested_adapters import base_of  # noqa: PLC0415 - few models have any
 
-    return open_directory(path) if path.is_dir() else open_gguf(path)
+    return {"adapter_base": base_of(facts.source)}
 
 
 def _weight_bytes(source: LocalSafetensors) -> int:
@@ -124,6 +130,16 @@ def context_length(
     from llama_runner.convert import inspect  # noqa: PLC0415 - not on the warm path
 
     return inspect(source.path, pre_tokenizer=pre_tokenizer).context_length
+
+
+def check_projector(step: Step, directory: Path) -> None:
+    """Raise a ``SourceError`` for what would stop the conversion of a projector, if it is converted natively."""
+    from llama_runner.steps.convert_projector import ConvertProjector  # noqa: PLC0415 - few models have one
+
+    if isinstance(step, ConvertProjector):
+        from llama_runner.convert import inspect  # noqa: PLC0415 - not on the warm path
+
+        inspect(directory, projector=True)
 
 
 def check_writes(source: AnySource, option: str = "") -> None:

@@ -111,14 +111,14 @@ def _in_json(value: Any) -> Any:  # noqa: ANN401 - a scalar of a header
 
 def _of_directory(source: LocalSafetensors) -> Inspection:
     """Look at config.json and the headers of the shards: also of a model that cannot be converted here."""
-    from llama_runner.convert import shards  # noqa: PLC0415 - only here
+    from llama_runner.convert import find_weight_files  # noqa: PLC0415 - only here
     from llama_runner.convert.model_directory import ModelDirectory, architecture_of  # noqa: PLC0415
 
     files = ModelDirectory(source.path)
     architecture, config = architecture_of(files), files.config
     inner = config.get("text_config")  # of a model that sees or hears too
     said = {**inner, **config} if isinstance(inner, dict) else config
-    found = shards.find_shards(files)
+    found = find_weight_files.find_shards(files)
     tensors = tuple(Described(t.name, t.shape, t.dtype.lower(), t.nbytes) for one in found for t in one.tensors)
     return Inspection(
         format="safetensors",

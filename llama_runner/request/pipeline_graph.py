@@ -17,13 +17,13 @@ from llama_runner.core.errors import UsageError
 from llama_runner.core.immutable_values import Value
 from llama_runner.core.step import Step
 from llama_runner.request import binaries_graph
-from llama_runner.request.conversion_graph import Conversion, NoWeightsToSee, is_made_here
+from llama_runner.request.conversion_graph import UNKNOWN, Conversion, NoWeightsToSee, is_made_here
 from llama_runner.sources import quantization_types as quantizations
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
 from llama_runner.sources.quantize_options import QuantizeOptions
 from llama_runner.steps import download
-from llama_runner.steps.check import Check
+from llama_runner.steps.compare_with_original import Check
 from llama_runner.steps.imatrix import Imatrix
 from llama_runner.steps.perplexity import Quality
 from llama_runner.steps.quantize import Quantize
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from llama_runner.request.binaries_graph import Programs
     from llama_runner.request.conversion_graph import Adapter
     from llama_runner.request.model_facts import AnySource, ModelFacts
-    from llama_runner.request.options import Options
+    from llama_runner.request.request_keywords import Options
     from llama_runner.request.resolve_request import Request
 
 
@@ -59,6 +59,10 @@ class Pipeline(Value):
     others: tuple[Step, ...] = ()
     measured: tuple[Quality, ...] = ()
     adapters: tuple[Adapter, ...] = ()
+    adapter_names: tuple[str, ...] = ()
+    adapter_scales: tuple[float, ...] = ()
+    adapter_bases: tuple[str | None, ...] = ()
+    """The models that they were trained for, as far as their settings say."""
     official: ConverterChoice | None = None
     """Why llama.cpp's own script converts the weights, where it does."""
     pre_tokenizer: str | None = None
@@ -135,10 +139,25 @@ def graph_of(request: Request) -> Pipeline:
 
 def build(facts: ModelFacts, options: Options, programs: Programs) -> Pipeline:
     """Return the graph for a source; ``UsageError`` when the options make no sense for it."""
+    graph = _build(facts, options, programs)
+    if not facts.adapters:
+        return graph
+    return graph.replace(
+        adapter_names=tuple(each.name for each in facts.adapters),
+        adapter_scales=tuple(each.scale for each in facts.adapters),
+        adapter_bases=tuple(each.trained_for for each in facts.adapters),
+    )
+
+
+def _build(facts: ModelFacts, options: Options, programs: Programs) -> Pipeline:
     source = facts.source
     match source:
         case HubGguf():
-            return _as_it_is(source, facts, options, programs).replace(adapters=_adapters(facts, options, programs))
+            graph = _as_it_is(source, facts, options, programs)
+            named = (source.pin.gguf or {}).get("architecture", UNKNOWN)
+            return graph.replace(
+                adapters=_adapters(facts, options, programs, graph.model, named if isinstance(named, str) else None)
+            )
         case LocalGguf():
             if options.mmproj:
                 raise NoWeightsToSee(source.path)
@@ -150,9 +169,25 @@ def build(facts: ModelFacts, options: Options, programs: Programs) -> Pipeline:
             return _from_weights(source, facts, options, programs)
 
 
-def _adapters(facts: ModelFacts, options: Options, programs: Programs) -> tuple[Adapter, ...]:
-    """Return the adapters for a model that is not converted here."""
-    conversion = Conversion(programs.node, facts.source.name, 0, None, programs.tree, None, options.trust_remote_code)
+def _adapters(
+    facts: ModelFacts,
+    options: Options,
+    programs: Programs,
+    model: Node | None = None,
+    architecture: object = None,
+) -> tuple[Adapter, ...]:
+    """Return the adapters for a model that is not converted here; ``model`` is a GGUF file that may not be here yet."""
+    conversion = Conversion(
+        model or programs.node,
+        facts.source.name,
+        0,
+        None,
+        programs.tree,
+        None,
+        options.trust_remote_code,
+        facts.adapter_base,
+        architecture,
+    )
     return conversion.adapters(facts.adapters)
 
 
@@ -196,7 +231,9 @@ def _from_weights(model: Node, facts: ModelFacts, options: Options, programs: Pr
     if options.tuning != QuantizeOptions() and set(wanted) <= {*quantizations.FLOAT, AS_IT_COMES}:
         raise NothingToTune(_tuned(options.tuning))
     trusted = options.trust_remote_code
-    conversion = Conversion(model, source.name, size, choice, programs.tree, options.pre_tokenizer, trusted)
+    conversion = Conversion(
+        model, source.name, size, choice, programs.tree, options.pre_tokenizer, trusted, facts.adapter_base
+    )
     base = conversion.base(options.outtype, keep=options.keep_f16)
     converted = [kind for kind in wanted if kind in (*quantizations.FLOAT, AS_IT_COMES)]
     made: dict[str, Step] = {}

@@ -12,16 +12,17 @@ from llama_runner.core.artifact_record import TREE
 from llama_runner.core.errors import Interrupted, StepError
 from llama_runner.core.events import StepProgress, Warned
 from llama_runner.core.remote_store import RemoteLost
+from llama_runner.core.step import Step
 from llama_runner.engine.errors import InputVanished
 from llama_runner.engine.observer import Observer
 from llama_runner.engine.plan_outcome import Outcome, skip_up_to_date
-from llama_runner.llama_cpp.build_selection import InstalledPrograms
+from llama_runner.llama_cpp.find_installed_build import InstalledPrograms
 from llama_runner.request.fallback_to_portable import falls_back, forget_rejection_of
-from llama_runner.request.graph_output_paths import context_of, programs_of
 from llama_runner.request.model_checks import raise_differences, with_checks
 from llama_runner.request.model_facts import check_writes
-from llama_runner.request.options import snapshot_of
 from llama_runner.request.pipeline_graph import Pipeline
+from llama_runner.request.prepared_results import context_of, programs_of
+from llama_runner.request.request_keywords import snapshot_of
 from llama_runner.store.local_sources import LocalSources
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from llama_runner.core.digest import Digest
     from llama_runner.core.events import Sink
     from llama_runner.core.plan import Plan, Snapshot
-    from llama_runner.core.step import Place, Step
+    from llama_runner.core.step import Node, Place
     from llama_runner.request.binaries_graph import Programs
     from llama_runner.request.remote_stores import LazyRemoteStore
     from llama_runner.request.resolve_request import ProgramsRequest
@@ -40,10 +41,15 @@ if TYPE_CHECKING:
     from llama_runner.store.artifacts import Store
 
     CheckOutput = Callable[[Step, Digest], None]
+    WantedDigest = Callable[[Step], Digest | None]
     Graph = TypeVar("Graph", Pipeline, Programs)
     _Request = TypeVar("_Request", bound=ProgramsRequest)
 
 _REPLANS = 5
+
+
+class _Unread(Exception):
+    """A model was never converted, and is not read now."""
 
 
 class Preparation:
@@ -62,6 +68,19 @@ class Preparation:
         self._check_locked(request, graph, plan, observer)
         self._announce(plan, graph)
         return plan
+
+    def is_complete(self, request: ProgramsRequest, graph: Pipeline | Programs) -> bool:
+        """Return whether everything of a graph is there. A model that was never converted is not read for it."""
+
+        def inspect(_: LocalSafetensors) -> int | None:
+            raise _Unread
+
+        observer = self._observer_with(inspect, request.remote, remember=True)
+        try:
+            plan = observer.plan(graph.targets, _snapshot(graph, request, remote=request.remote is not None))
+        except _Unread:
+            return False
+        return not self._with_checks(observer, plan, graph.targets, graph, None).pending
 
     def make(
         self,
@@ -106,6 +125,12 @@ class Preparation:
                 raise_differences(plan, outcome, self._store, graph.alias)
             return graph, plan, outcome
 
+    def digest_of(self, request: ProgramsRequest, graph: Pipeline, node: Node) -> Digest:
+        """Return the digest of a source, or of the output of a step, which is made if it is not there."""
+        if isinstance(node, Step):
+            return self._make(request, graph, (node,))[1].digests[node]
+        return self._observer(graph, None, remember=True).sources.digest(node)
+
     def locked_form(self, graph: Pipeline, plan: Plan, outcome: Outcome) -> dict[str, Any]:
         """Return what was made, as an entry of the lock file has it."""
         from llama_runner.request.lock_entry import locked_form  # noqa: PLC0415 - only to lock
@@ -124,10 +149,11 @@ class Preparation:
         if request.locked is None or not isinstance(graph, Pipeline):
             return
         from llama_runner.request.lock_differences import check  # noqa: PLC0415 - only with --locked
-        from llama_runner.request.lock_entry import locked_form  # noqa: PLC0415
+        from llama_runner.request.lock_entry import DigestsInScheme, locked_form  # noqa: PLC0415
 
         made = None if outcome is None else outcome.digests
-        check(request.locked, locked_form(graph, plan, observer.sources, made))
+        in_scheme = DigestsInScheme(graph, plan, self._store, remember=outcome is not None)
+        check(request.locked, locked_form(graph, plan, observer.sources, made), in_scheme)
 
     def check_options(self, graph: Pipeline | Programs, plan: Plan, server: ServerOptions | None) -> None:
         """Raise ``UsageError`` for options that are passed on and that the programs, if they are here, would refuse.
@@ -187,7 +213,7 @@ class Preparation:
                 self._announce(plan, graph)
                 announced = True
             try:
-                outcome = self._execute(observer, plan, remote, _output_check(request, graph))
+                outcome = self._execute(observer, plan, remote, *_output_check(request, graph))
                 break
             except InputVanished:  # another process evicted it in between; now the plan says that it is made again
                 attempt += 1
@@ -250,6 +276,7 @@ class Preparation:
         plan: Plan,
         remote: LazyRemoteStore | None,
         check_output: CheckOutput | None,
+        wanted_digest: WantedDigest = lambda _step: None,
         title: Callable[[Step], str] = lambda step: step.kind,
     ) -> Outcome:
         if not plan.pending and not self._store.has_leftovers() and not self._has_transients(plan):
@@ -263,6 +290,7 @@ class Preparation:
             lock_timeout=self._lock_timeout,
             remote=remote,
             check_output=check_output,
+            wanted_digest=wanted_digest,
             title=title,
         )
         outcome = executor.execute(plan)
@@ -282,14 +310,20 @@ class Preparation:
             programs.node.update_stamp(self._store)
 
 
-def _output_check(request: ProgramsRequest, graph: Pipeline | Programs) -> CheckOutput | None:
-    """Return what raises ``LockDiffers`` for an output that is not the locked one; None without a lock file."""
+def _output_check(request: ProgramsRequest, graph: Pipeline | Programs) -> tuple[CheckOutput | None, WantedDigest]:
+    """Return what raises ``LockDiffers`` for an output that is not the locked one, and what returns the locked digest.
+
+    None and nothing without a lock file.
+    """
     locked = request.locked
     if locked is None or not isinstance(graph, Pipeline):
-        return None
-    from llama_runner.request.lock_entry import check_output  # noqa: PLC0415 - only with --locked
+        return None, lambda _step: None
+    from llama_runner.request.lock_entry import check_output, locked_digest  # noqa: PLC0415 - only with --locked
 
-    return lambda step, digest: check_output(locked, graph, step, digest)
+    return (
+        lambda step, digest: check_output(locked, graph, step, digest),
+        lambda step: locked_digest(locked, graph, step),
+    )
 
 
 def _snapshot(graph: Pipeline | Programs, request: ProgramsRequest, *, remote: bool = False) -> Snapshot:

@@ -15,7 +15,7 @@ from llama_runner.steps.unpack_programs import UnpackPrograms
 if TYPE_CHECKING:
     from llama_runner.core.digest import Digest
     from llama_runner.llama_cpp.pinned_source import SourcePin
-    from llama_runner.request.program_facts import Archive, Release
+    from llama_runner.request.choose_binaries import Archive, Release
 
 OF_WHEEL = "windows-x64"
 """Platforms of the programs in the pinned package."""

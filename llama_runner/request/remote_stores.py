@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from llama_runner.core.step import Place, Step
     from llama_runner.core.step_interfaces import Workspace
     from llama_runner.remote.shared_store import SharedStore
-    from llama_runner.request.options import RunnerKeywords
+    from llama_runner.request.request_keywords import RunnerKeywords
     from llama_runner.steps.compile import CompileLlama
 
 VARIABLE = "LLAMA_RUNNER_REMOTE_STORE"
@@ -44,7 +44,7 @@ def remote_store_of(
 
 
 def _check(text: str, *, pushes: bool) -> None:
-    from llama_runner.remote.store_address import parse_address  # noqa: PLC0415 - only where the option is given
+    from llama_runner.remote.parse_store_address import parse_address  # noqa: PLC0415 - only where the option is given
 
     if not text:
         raise UsageError("--remote-push needs a remote store", hint=f"name it with --remote-store or {VARIABLE}")
@@ -109,8 +109,9 @@ class LazyRemoteStore:
 
     def _opened(self) -> SharedStore:
         if self._store is None:
+            from llama_runner.remote.parse_store_address import parse_address  # noqa: PLC0415 - not on the warm path
             from llama_runner.remote.shared_store import SharedStore  # noqa: PLC0415
-            from llama_runner.remote.store_address import open_transport, parse_address  # noqa: PLC0415 - not on the warm path
+            from llama_runner.remote.transports import open_transport  # noqa: PLC0415
 
             address = parse_address(self.address)
             self._store = SharedStore(

@@ -6,14 +6,15 @@ import os
 from typing import TYPE_CHECKING
 
 from llama_runner.convert import official_script
+from llama_runner.convert.choose_converter import choose_converter
 from llama_runner.convert.model_directory import ModelDirectory
 from llama_runner.core.errors import ToolError, UsageError
 from llama_runner.core.events import Noticed, Sink
-from llama_runner.llama_cpp.build_selection import other_platform_error
+from llama_runner.llama_cpp.find_installed_build import other_platform_error
+from llama_runner.request.choose_binaries import find_program_facts, missing_programs
 from llama_runner.request.model_facts import find_model_facts
-from llama_runner.request.options import binaries_options_of, checked, options_of, quantize_options_of
-from llama_runner.request.program_facts import find_program_facts, missing_programs
 from llama_runner.request.remote_stores import Opened, remote_store_of
+from llama_runner.request.request_keywords import binaries_options_of, checked, options_of, quantize_options_of
 from llama_runner.sources.checkpoint_quantization import read_quantization
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
 from llama_runner.sources.quantize_options import QuantizeOptions
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
     from llama_runner.core.converter_choice import ConverterChoice
     from llama_runner.request.lock_file import LockedModel
     from llama_runner.request.model_facts import AnySource, ModelFacts
-    from llama_runner.request.options import RunnerKeywords
+    from llama_runner.request.request_keywords import RunnerKeywords
+    from llama_runner.request.requested_adapters import RequestedAdapter
     from llama_runner.sources.checkpoint_quantization import CheckpointQuantization
+    from llama_runner.sources.hub.adapters import HubAdapter
     from llama_runner.sources.hub.endpoint_and_token import Access
     from llama_runner.sources.hub.file_selection import FileCriteria
     from llama_runner.sources.hub.names import HubName
@@ -140,7 +143,7 @@ class Request(ProgramsRequest):
         self.facts: ModelFacts = find_model_facts(
             found,
             tuning=quantize_options_of(keywords),
-            adapters=[layout.user_path(path).absolute() for path in keywords.get("lora", ())],
+            adapters=self._adapters(),
             converter=keywords.get("converter", "auto"),
             projector=keywords.get("mmproj", False),
             trusted=keywords.get("trust_remote_code", False),
@@ -148,6 +151,24 @@ class Request(ProgramsRequest):
         )
         quantization = keywords.get("quantization") if hub is None else getattr(found, "quantization", None)
         self.options = options_of(keywords, quantization)
+
+    def _adapters(self) -> tuple[RequestedAdapter, ...]:
+        """Return the LoRA adapters that the options name."""
+        if not (named := self.keywords.get("lora", ())):
+            return ()
+        from llama_runner.request.requested_adapters import open_adapters  # noqa: PLC0415 - few models have any
+
+        return open_adapters(named, self._store.root, self._fetched_adapter)
+
+    def _fetched_adapter(self, name: HubName) -> tuple[HubAdapter, Hub]:
+        from llama_runner.sources.hub.adapters import resolve_adapter  # noqa: PLC0415 - as above
+
+        resolver = self._resolver = self._resolver or self._make_resolver()
+        found = resolve_adapter(resolver, name)
+        return found, self._hub(resolver, found.pin)
+
+    def _hub(self, resolver: Resolver, pin: Pin) -> Hub:
+        return Hub(pin, lambda: resolver.access, lambda file: self._candidates(resolver, pin, file))
 
     def settle(self) -> None:
         """See ``ProgramsRequest``: from now on a name that was updated means what it means on the Hub."""
@@ -216,7 +237,7 @@ class Request(ProgramsRequest):
 
             at = locked_commit(self.locked, source)
         found = resolver.resolve(source, self._wish(), own_making=bool(own_making), locked=at)
-        return found, Hub(found.pin, lambda: resolver.access, lambda file: self._candidates(resolver, found.pin, file))
+        return found, self._hub(resolver, found.pin)
 
     def _make_resolver(self) -> Resolver:
         from llama_runner.sources.hub.resolver import Resolver  # noqa: PLC0415 - only for names on the Hub
@@ -247,7 +268,7 @@ class Request(ProgramsRequest):
         The directory may hold some files of the model only.
         """
         keywords, described = self.keywords, ModelDirectory(directory)
-        choice = official_script.choose_converter(
+        choice = choose_converter(
             described,
             keywords.get("converter", "auto"),
             projector=keywords.get("mmproj", False),

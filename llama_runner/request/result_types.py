@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.digest import short_hash
@@ -12,6 +11,7 @@ from llama_runner.core.plan import RecordAt
 from llama_runner.core.printable_text import printable
 from llama_runner.request.plan_text import why_text
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors
+from llama_runner.system.platforms import EXE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from llama_runner.core.plan import Plan
     from llama_runner.request.pipeline_graph import Pipeline
     from llama_runner.serving.llama_server.launch_spec import ServerSpec
+    from llama_runner.store.stored_file import StoredFile
 
 
 class PlanResult(Value):
@@ -102,8 +103,8 @@ class Prepared(Value):
     """The name that the API gives the model."""
     model: Path
     """The file to serve: in the store, or the user's own."""
-    sha256: str | None
-    """Of the model; None for a file that is used where it lies, without hashing it."""
+    file: StoredFile | None
+    """The model in the store; None for a file that is used where it lies, and for one in several files."""
     binaries: Path
     facts: dict[str, Any]
     """Of the model: architecture, quantization, context_length, …"""
@@ -113,6 +114,10 @@ class Prepared(Value):
     """What turns images or sound into tokens, for a model that has one."""
     adapters: tuple[Path, ...] = ()
     """LoRA adapters."""
+    adapter_names: tuple[str, ...] = ()
+    """What requests call them, in the same order."""
+    adapter_scales: tuple[float, ...] = ()
+    """Their factors for requests that choose no adapters."""
     quality: dict[str, dict[str, float]] = field(default_factory=dict)
     """What quantizing cost, by the name of the file, where that was asked for: see ``steps.perplexity``."""
     check: dict[str, Any] = field(default_factory=dict)
@@ -128,15 +133,29 @@ class Prepared(Value):
     """What each step of this run took; a skipped one is not in it."""
 
     @property
+    def digest(self) -> str | None:
+        """The digest of the model, ``sha256:…`` or ``b3:…``; None for a file that is used where it lies."""
+        return None if self.file is None else self.file.digest
+
+    @property
+    def sha256(self) -> str | None:
+        """The SHA-256 of the model in hexadecimal digits; of a large one it is computed once, when it is asked for.
+
+        None for a file that is used where it lies, and for a model in several files.
+        """
+        return None if self.file is None else self.file.sha256()
+
+    @property
     def server(self) -> Path:
         """The llama-server to launch."""
-        return self.binaries / ("llama-server.exe" if os.name == "nt" else "llama-server")
+        return self.binaries / f"llama-server{EXE}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of ``prepare --json``."""
         return {
             "model": str(self.model),
-            "sha256": self.sha256,
+            "sha256": None if self.file is None else self.file.known_sha256,
+            "digest": self.digest,
             "others": [str(path) for path in self.others],
             "projector": None if self.projector is None else str(self.projector),
             "adapters": [str(path) for path in self.adapters],
@@ -155,7 +174,7 @@ class ModelFile(Value):
 
     path: Path
     """Of a model in several files, the first."""
-    sha256: str | None
+    file: StoredFile | None
     """None of a model in several files."""
     bytes: int
     facts: dict[str, Any]
@@ -168,9 +187,19 @@ class ModelFile(Value):
     fetched: bool = False
     """Whether it was just fetched from the remote store."""
 
+    @property
+    def sha256(self) -> str | None:
+        """The SHA-256 in hexadecimal digits; of a large file it is computed once, when it is asked for."""
+        return None if self.file is None else self.file.sha256()
+
     def to_json(self) -> dict[str, Any]:
         """Return it for ``--json``."""
-        return {**self.__dict__, "path": str(self.path), "copies": [str(copy) for copy in self.copies]}
+        digests = {
+            "sha256": None if self.file is None else self.file.known_sha256,
+            "digest": None if self.file is None else self.file.digest,
+        }
+        others = {name: value for name, value in self.__dict__.items() if name != "file"}
+        return {**others, **digests, "path": str(self.path), "copies": [str(copy) for copy in self.copies]}
 
 
 class BuildResult(Value):

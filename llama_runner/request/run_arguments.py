@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.request.artifact_options import ARTIFACTS
 from llama_runner.request.run_options import LIFE_CYCLE
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
-from llama_runner.serving.llama_server.server_options import SERVER
+from llama_runner.serving.llama_server.option_definitions import SERVER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

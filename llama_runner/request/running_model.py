@@ -17,7 +17,7 @@ from llama_runner.store.layout import user_path
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llama_runner.request.options import RunnerKeywords
+    from llama_runner.request.request_keywords import RunnerKeywords
     from llama_runner.serving.llama_server.launch_spec import ServerSpec
 
 _SOURCES = ("hf_model", "gguf_path", "safetensors_dir")

@@ -70,7 +70,13 @@ class AsyncServer(AsyncRequests):
             if server is not None:
                 await asyncio.to_thread(server.stop)
             raise
-        self.client = AsyncClient(self.url, api_key=self.server.api_key, certificate=self.server.spec.tls_cert)
+        spec = self.server.spec
+        self.client = AsyncClient(
+            self.url,
+            api_key=self.server.api_key,
+            certificate=spec.tls_cert,
+            adapters=spec.loaded_adapters if spec.has_adapters else None,
+        )
         return self
 
     async def __aexit__(self, *_exception: object) -> None:

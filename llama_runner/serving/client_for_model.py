@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from llama_runner.client.sync_client import Client, Requests
+    from llama_runner.core.adapter_scales import AdapterScales
     from llama_runner.serving.llama_server.launch_spec import ServerSpec
     from llama_runner.serving.server_process import Server
 
@@ -99,7 +100,8 @@ def client_of(about: dict[str, Any]) -> Iterator[Client]:
 
         keys = [first_key(file), *keys]  # the file may have changed since the server started
     for key in dict.fromkeys(keys):
-        with Client(about["url"], api_key=key, certificate=Path(certificate) if certificate else None) as client:
+        path = Path(certificate) if certificate else None
+        with Client(about["url"], api_key=key, certificate=path, adapters=_adapters_of(about)) as client:
             try:
                 client.props()
             except KeyRefused:
@@ -107,6 +109,17 @@ def client_of(about: dict[str, Any]) -> Iterator[Client]:
             yield client
             return
     raise needs_key_error(about)
+
+
+def _adapters_of(about: dict[str, Any]) -> AdapterScales | None:
+    """Return the LoRA adapters that a server was started with."""
+    found = about.get("adapters")
+    if not isinstance(found, list) or not found:
+        return None
+    from llama_runner.core.adapter_scales import AdapterScales  # noqa: PLC0415 - few servers have any
+
+    names, scales = zip(*found, strict=True)
+    return AdapterScales(names, scales)
 
 
 def client_at(registry: Path, url: str) -> AbstractContextManager[Client]:

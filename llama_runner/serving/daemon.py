@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import IO, TYPE_CHECKING, Any
 
 from llama_runner.core import events
@@ -30,6 +30,7 @@ from llama_runner.serving.server_registry import (
     register_failed,
     running,
 )
+from llama_runner.system.platforms import signal_process, take_requests
 from llama_runner.system.processes import start
 from llama_runner.system.python_path import python_function
 
@@ -87,15 +88,15 @@ def detach(
     )
     assert holder.stdin is not None
     assert holder.stdout is not None
-    with holder.stdout:
-        try:
-            with suppress(BrokenPipeError), holder.stdin:  # one that has ended says so below
-                holder.stdin.write(json.dumps(job).encode())
-            entry = _told(holder.stdout, sink, cancelled)
-        except BaseException:
-            holder.terminate()  # it ends its server first
-            holder.wait()
-            raise
+    try:
+        with suppress(BrokenPipeError), holder.stdin:  # one that has ended says so below
+            holder.stdin.write(json.dumps(job).encode())
+        entry = _told(holder.stdout, sink, cancelled)
+    except BaseException:
+        with suppress(ProcessLookupError):
+            signal_process(holder.pid, signal.SIGTERM)  # it ends its server first
+        holder.wait()
+        raise
     threading.Thread(target=holder.wait, daemon=True).start()  # it goes on; when it ends, it is taken note of
     return RunningServer(spec, entry, registry, key)
 
@@ -121,13 +122,26 @@ def _told(stream: IO[bytes], sink: Sink, cancelled: Callable[[], bool]) -> dict[
 
 
 def _lines(stream: IO[bytes], cancelled: Callable[[], bool]) -> Iterator[bytes]:
-    """Yield lines as they come; a signal does not end a read, so none is begun before there is something."""
-    rest, descriptor = b"", stream.fileno()
+    """Yield lines as they come; a signal does not end a read, so a thread reads, and closes the stream at its end."""
+    blocks: SimpleQueue[bytes] = SimpleQueue()
+
+    def read() -> None:
+        try:
+            with stream:
+                while block := os.read(stream.fileno(), 1 << 16):
+                    blocks.put(block)
+        finally:
+            blocks.put(b"")  # also after an error, or the caller waits for ever
+
+    threading.Thread(target=read, daemon=True).start()
+    rest = b""
     while True:
-        while not select.select([descriptor], [], [], _POLL_S)[0]:
+        try:
+            block = blocks.get(timeout=_POLL_S)
+        except Empty:
             if cancelled():
-                raise Interrupted
-        block = os.read(descriptor, 1 << 16)
+                raise Interrupted from None
+            continue
         if not block:
             return
         *lines, rest = (rest + block).split(b"\n")
@@ -232,8 +246,7 @@ def main() -> int:
     server = None
     for name in ("SIGTERM", "SIGINT"):
         signal.signal(getattr(signal, name), held.stop)
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, held.restart)
+    take_requests(held.restart)
     try:
         server = Server(
             spec_from_json(job["spec"]),

@@ -34,7 +34,7 @@ def detached_server(
     registry = layout.servers(store.private)
 
     def start() -> RunningServer:
-        memory, log_name = checked(spec, store.private, sink), new_name()
+        memory, log_name = checked(spec, store.private, sink, cancelled=cancelled), new_name()
         running = detach(
             spec,
             log=store.root / log_name,

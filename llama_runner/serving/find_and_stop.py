@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import ServerError
@@ -19,7 +19,6 @@ from llama_runner.serving.errors import (
 )
 from llama_runner.serving.server_names import matching
 from llama_runner.serving.server_registry import (
-    GRACE_S,
     elsewhere,
     ended,
     failed,
@@ -29,15 +28,15 @@ from llama_runner.serving.server_registry import (
     lives,
     running,
 )
+from llama_runner.serving.stop_timeouts import GRACE_S, KILL_GRACE_S
 from llama_runner.store.layout import LOGS
+from llama_runner.system.platforms import KILL, hang_up, signal_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 _POLL_S = 0.05
-KILL_GRACE_S = 5.0
-"""Seconds that a supervising process may take to end after its server."""
 
 
 def named(directory: Path, name: str) -> dict[str, Any]:
@@ -138,9 +137,9 @@ def _end(chosen: list[dict[str, Any]]) -> None:
         if late > 0:
             for about in left:
                 if about in chosen:
-                    _signal_group(about, signal.SIGKILL)
+                    _signal_group(about, KILL)
                 elif late > KILL_GRACE_S:
-                    _signal(about, signal.SIGKILL)
+                    _signal(about, KILL)
 
 
 def restart(
@@ -161,7 +160,8 @@ def restart(
     if keeper is None or not before.get("detached"):
         raise runs_in_foreground_error(str(before["alias"]), int(before["pid"]))
     check(before)
-    _signal(keeper, signal.SIGHUP)
+    if lives(keeper):
+        _send(hang_up, int(keeper["pid"]))
     deadline = time.monotonic() + GRACE_S + KILL_GRACE_S
     while lives(keeper):
         for about in running(directory):
@@ -203,17 +203,17 @@ def _keeper(about: dict[str, Any]) -> dict[str, Any] | None:
 
 def _signal(about: dict[str, Any], number: int) -> None:
     if lives(about):
-        _send(os.kill, int(about["pid"]), number)
+        _send(partial(signal_process, number=number), int(about["pid"]))
 
 
 def _signal_group(about: dict[str, Any], number: int) -> None:
     if about["pid"] != about.get("supervisor"):  # that one leads no group of its own
-        _send(os.killpg, int(about["pid"]), number)
+        _send(partial(signal_process, number=number, group=True), int(about["pid"]))
 
 
-def _send(kill: Any, pid: int, number: int) -> None:  # noqa: ANN401 - os.kill or os.killpg
+def _send(send: Callable[[int], None], pid: int) -> None:
     with suppress(ProcessLookupError):
         try:
-            kill(pid, number)
+            send(pid)
         except PermissionError:
             raise ServerError(f"process {pid} is not ours to stop", hint="it is another user's") from None

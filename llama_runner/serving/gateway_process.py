@@ -5,20 +5,22 @@ What it does is in the package ``gateway``, which only that process loads.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
-import signal
 import subprocess
 import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, ServerError
+from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, ServerError, UsageError
 from llama_runner.llama_cpp.program_environment import absolute_variables
 from llama_runner.serving.server_entry import ServerEntry
 from llama_runner.serving.server_registry import began, check_writable, lives, register, running
 from llama_runner.system.files import open_private_log, read_head
+from llama_runner.system.platforms import hang_up
 from llama_runner.system.processes import start
 from llama_runner.system.python_path import python_function
 
@@ -95,13 +97,34 @@ def start_gateway(
     raise _failed(log, process.returncode)
 
 
+def page_address(urls: Iterable[str]) -> str:
+    """Return the address of a gateway's page for a browser of this machine; ``UsageError`` without one."""
+    found = []
+    for url in urls:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https"):
+            continue
+        with suppress(ValueError):  # a name
+            if (address := ipaddress.ip_address(parts.hostname or "")).is_unspecified:
+                host = "127.0.0.1" if address.version == 4 else "[::1]"  # noqa: PLR2004 - the version of IP
+                parts = parts._replace(netloc=f"{host}:{parts.port}")
+        found.append(parts)
+    if not found:
+        raise UsageError(
+            "the gateway listens at a UNIX socket only, which browsers cannot open",
+            hint="add an address to listen of [gateway], such as 127.0.0.1:8080",
+        )
+    best = next((each for each in found if (each.hostname or "") in ("127.0.0.1", "::1", "localhost")), found[0])
+    return best._replace(path="/ui").geturl()
+
+
 def reload_gateway(directory: Path, about: dict[str, Any]) -> ServerEntry:
     """Let a gateway read its configuration again, and return its entry afterwards.
 
     Raises ``ServerError`` for a configuration that it refused, which changes nothing, and for no answer in time.
     """
     before = about.get("reloads", 0)
-    os.kill(int(about["pid"]), signal.SIGHUP)
+    hang_up(int(about["pid"]))
     deadline = time.monotonic() + _RELOAD_S
     while time.monotonic() < deadline and lives(about):
         for now in gateways(directory):

@@ -1,13 +1,14 @@
-"""Checks API keys and certificates before a server starts. No key is ever a command line argument."""
+"""Reads and checks API keys (environment, files, options) and TLS certificates. No key is ever a command line argument.
+
+``check_access_options`` applies the checks to the options of a server before it starts.
+"""
 
 from __future__ import annotations
 
-import os
-import stat
 from typing import TYPE_CHECKING
 
-from llama_runner.core.csv_row import format_row, is_well_formed, parse_row
 from llama_runner.core.errors import UsageError
+from llama_runner.core.llama_cpp_csv import format_row, is_well_formed, parse_row
 from llama_runner.serving.errors import BadCertificate, bad_key_error, bad_key_file_error
 from llama_runner.system.files import read_bounded
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec
 
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _NO_KEY = "''"
 """An empty value in a file of variables whose quotes are not removed; llama-server would take it as a key."""
 _LARGEST = 1 << 20
@@ -28,11 +28,20 @@ def key_for(wanted: ServerOptions | ServerSpec, key: str | None = None) -> str |
     """Return the API key of options or a spec; for ``auto``, ``key`` or a new one."""
     if wanted.api_key != "auto":
         return wanted.api_key
-    if key is not None:
-        return key
+    return new_key() if key is None else key
+
+
+def new_key() -> str:
+    """Return an API key that nobody can guess."""
     import secrets  # noqa: PLC0415 - only then
 
     return secrets.token_urlsafe(32)
+
+
+def accepted_key(spec: ServerSpec, environment: Mapping[str, str]) -> str | None:
+    """Return a key that the server accepts, if it was told to ask for one: its list of models is not public."""
+    key, file = spec.api_key_in(environment)
+    return first_key(file) if key is None and file is not None else key
 
 
 def variable_with(key: str) -> dict[str, str]:
@@ -78,12 +87,10 @@ def first_key(path: str | Path) -> str | None:
 def check_key_file(path: Path) -> None:
     """Raise ``UsageError`` unless a file has API keys, one per line, and only its owner may read it."""
     try:
-        lines = read_bounded(path, _LARGEST).decode("utf-8").split("\n")
-        mode = path.stat().st_mode
+        lines = read_bounded(path, _LARGEST, private=True).decode("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise bad_key_file_error(path, getattr(error, "strerror", None) or "it is not text") from None
-    if os.name == "posix" and mode & _OTHERS:
-        raise bad_key_file_error(path, f"others may use it (mode {stat.S_IMODE(mode):o})", f"chmod 600 {path}")
+        why = getattr(error, "strerror", None) or "it is not text"
+        raise bad_key_file_error(path, why, getattr(error, "hint", None)) from None
     keys = [(number, line) for number, line in enumerate(lines, 1) if line and not line.startswith("#")]
     if not keys:
         raise bad_key_file_error(path, "there is no key in it", "one key per line")

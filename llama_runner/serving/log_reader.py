@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from typing_extensions import Self
+
 _POLL_S = 0.2
 _BLOCK = 1 << 16
 
@@ -25,10 +27,52 @@ class ServerLog:
 
     def read(self, *, lines: int = 100, follow: bool = False) -> Iterator[bytes]:
         """Yield the last lines and, with ``follow``, what is added until the server ends."""
-        with open_regular(self.path) as file:
-            yield b"".join(last_lines(file, lines))
-            if follow:
-                yield from _added(self.path, file, self.runs)
+        with FollowedLog(self.path) as log:
+            yield b"".join(last_lines(log.file, lines))
+            while follow:
+                alive = self.runs()  # looked at first: what it said before its end is still to be read
+                while block := log.added():
+                    yield block
+                if not alive:
+                    return
+                time.sleep(_POLL_S)
+
+
+class FollowedLog:
+    """A log that is read while it is written, also when it is set aside and begun anew. Raises ``OSError``."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._is_closed = path, False
+        self.file: IO[bytes] = open_regular(path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def added(self) -> bytes:
+        """Return a block of what was added since the last call; empty where nothing was."""
+        block = self.file.read(_BLOCK)
+        if block:
+            return block
+        with suppress(OSError):
+            if self._path.stat().st_ino == os.fstat(self.file.fileno()).st_ino:
+                return b""
+            if block := self.file.read(_BLOCK):  # written before it was set aside
+                return block
+            newer = open_regular(self._path)
+            self.file.close()
+            self.file = newer
+            if self._is_closed:  # by another thread, meanwhile
+                newer.close()
+                return b""
+        return self.file.read(_BLOCK)
+
+    def close(self) -> None:
+        """End reading."""
+        self._is_closed = True
+        self.file.close()
 
 
 def last_lines(file: IO[bytes], count: int) -> list[bytes]:
@@ -40,28 +84,5 @@ def last_lines(file: IO[bytes], count: int) -> list[bytes]:
         file.seek(at)
         ends += file.read(min(_BLOCK, end - at)).count(b"\n")
     file.seek(at)
-    return file.read(end - at).splitlines(keepends=True)[-count:] if count else []
-
-
-def _added(path: Path, file: IO[bytes], runs: Callable[[], bool]) -> Iterator[bytes]:
-    """Yield what is added, also when the log is set aside and begun anew."""
-    try:
-        while True:
-            alive = runs()  # looked at first: what it said before its end is still to be read
-            yield from _rest(file)
-            with suppress(FileNotFoundError):
-                if path.stat().st_ino != os.fstat(file.fileno()).st_ino:
-                    yield from _rest(file)
-                    file.close()
-                    file = open_regular(path)
-                    continue
-            if not alive:
-                return
-            time.sleep(_POLL_S)
-    finally:
-        file.close()
-
-
-def _rest(file: IO[bytes]) -> Iterator[bytes]:
-    while block := file.read(_BLOCK):
-        yield block
+    lines = file.read(end - at).splitlines(keepends=True)
+    return lines[-count:] if count else []

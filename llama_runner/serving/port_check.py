@@ -8,6 +8,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from llama_runner.serving.llama_server.launch_spec import check_own_options, is_socket, needs_care
+from llama_runner.system.platforms import IS_WINDOWS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +33,7 @@ def check_users(options: ServerOptions) -> ServerOptions:
         options = with_variables(options, os.environ)
     check_own_options(options.extra)
     if needs_care(options, os.environ):
-        from llama_runner.serving.access_check import check_access  # noqa: PLC0415 - not for the usual server
+        from llama_runner.serving.check_access_options import check_access  # noqa: PLC0415 - not for the usual server
 
         check_access(options, os.environ)
     return options
@@ -77,7 +78,7 @@ def _refusal(family: int, address: tuple[object, ...]) -> OSError | None:
     """Return why no program can listen at an address, or None."""
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
-            if os.name == "posix":  # as the server does; a connection that lingers is no reason to fail
+            if not IS_WINDOWS:  # as the server does; a connection that lingers is no reason to fail
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from llama_runner.serving.errors import PortTaken
 from llama_runner.serving.server_registry import running
+from llama_runner.system.platforms import HAS_PROC, process_ids, session_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,8 +38,8 @@ def _port(url: str) -> int | None:
 
 def holder(port: int) -> tuple[int, str] | None:
     """Return process id and name of the listener on a TCP port, where they can be read: on Linux, for our own user."""
-    listening = set(_listening(port))
-    for pid in _processes() if listening else ():
+    listening = set(_listening(port) if HAS_PROC else ())
+    for pid in process_ids() if listening else ():
         with suppress(OSError):
             if listening & _sockets(pid):
                 return pid, Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
@@ -47,7 +48,7 @@ def holder(port: int) -> tuple[int, str] | None:
 
 def listens(pid: int, port: int) -> bool | None:
     """Return whether a process, or another of its session, listens on a TCP port; None if the system does not tell."""
-    if not os.path.isdir("/proc/self/fd"):  # noqa: PTH112 - a path that only Linux has
+    if not HAS_PROC:
         return _listens_by_psutil(pid, port)
     if not os.access("/proc/net/tcp", os.R_OK):
         return None
@@ -57,15 +58,13 @@ def listens(pid: int, port: int) -> bool | None:
         return False
     except OSError:  # a program with rights of its own
         return None
-    for other in _processes():
+    if any(each in sockets for each in _listening(port)):
+        return True
+    for other in process_ids():
         with suppress(OSError):
-            if other != pid and os.getsid(other) == pid:
+            if other != pid and session_of(other) == pid:
                 sockets |= _sockets(other)
-    return bool(sockets) and any(each in sockets for each in _listening(port))
-
-
-def _processes() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - names are enough
+    return any(each in sockets for each in _listening(port))
 
 
 def _sockets(pid: int) -> set[str]:
@@ -99,7 +98,7 @@ def users_of_connection(port: int, client_port: int) -> set[int] | None:
     left, the kernel says that root has it.
     """
     found: set[int] | None = None
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+    for table in () if not HAS_PROC else ("/proc/net/tcp", "/proc/net/tcp6"):
         with suppress(OSError), open(table, "rb") as file:  # noqa: PTH123 - as above
             found = found or set()
             for of in map(bytes.split, file):

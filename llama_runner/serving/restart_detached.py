@@ -48,7 +48,7 @@ def check_startable(store: Store, about: dict[str, Any], spec: ServerSpec, sink:
     if missing:
         raise cannot_restart_error(about["alias"], f"{missing[0]} is gone", runs=pid is not None)
     if needs_care(spec, os.environ):
-        from llama_runner.serving.access_check import check_access  # noqa: PLC0415 - not for the usual server
+        from llama_runner.serving.check_access_options import check_access  # noqa: PLC0415 - not for the usual server
 
         check_access(spec, os.environ)
     record = store.records(spec.binary.parent).get(TREE)

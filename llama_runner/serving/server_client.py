@@ -12,6 +12,14 @@ else:
     Requests = object  # a program that only starts a server does not load an HTTP client
 
 
+def client_for(url: str, spec: ServerSpec, api_key: str | None) -> Client:
+    """Return a client of a server that was started with a spec."""
+    from llama_runner.client.sync_client import Client  # noqa: PLC0415 - as said above
+
+    adapters = spec.loaded_adapters if spec.has_adapters else None
+    return Client(url, api_key=api_key, certificate=spec.tls_cert, adapters=adapters)
+
+
 class Talks(Requests):
     """Has the methods of ``llama_runner.client.sync_client.Requests``."""
 
@@ -26,15 +34,21 @@ class Talks(Requests):
         """A client of this server, for several threads; closed when the server stops."""
         with self._one_client:
             if self._client is None:
-                from llama_runner.client.sync_client import Client  # noqa: PLC0415 - as said above
-
-                self._client = Client(self.url, api_key=self.api_key, certificate=self.spec.tls_cert)
+                self._client = client_for(self.url, self.spec, self.api_key)
             return self._client
 
     @property
     def openai_base_url(self) -> str:
         """The base URL for clients of the OpenAI API."""
         return self.client.openai_base_url
+
+    def _set_adapter_scales(self) -> None:
+        """Set the scales of requests that choose no adapters, before any other request, where the start did not."""
+        if not self.spec.sets_scales:
+            return
+        from llama_runner.client.requests_to_server import set_adapters  # noqa: PLC0415 - few servers need it
+
+        self.client._send(set_adapters(self.spec.loaded_adapters))  # noqa: SLF001 - for servers of ours only
 
     def _hang_up(self) -> None:
         client, self._client = self._client, None

@@ -12,7 +12,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from llama_runner.core.sha256 import sha256
+from llama_runner.core.short_sha256 import sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -66,7 +66,13 @@ def gives_same_answers(about: Mapping[str, object], spec: ServerSpec, environmen
 def _answers(spec: ServerSpec, environment: Mapping[str, str]) -> str:
     files = (spec.binary, spec.model, spec.projector, *spec.adapters)
     variables = sorted(item for item in environment.items() if item[0].startswith("LLAMA_ARG_"))
-    what = [[_file(path) for path in files], [[word, _file(word)] for word in _deciding(spec.extra)], variables]
+    scales = [] if spec.has_usual_scales else [list(spec.adapter_scales)]
+    what = [
+        [_file(path) for path in files],
+        [[word, _file(word)] for word in _deciding(spec.extra)],
+        variables,
+        *scales,
+    ]
     return sha256(json.dumps(what).encode()).hexdigest()[:16]
 
 

@@ -27,8 +27,8 @@ _COLOUR = r"\x1b\[[\d;]*m"
 class Output:
     """What a server has printed so far.
 
-    ``heard`` is set once a line says that it listens. A line may also be made up, by the name of a file that is
-    printed: ``ports`` are all that were named, the last first. The caller checks which of them is the server's.
+    ``heard`` is set once a line says that it listens, and at the end. A line may also be made up, by the name of a file
+    that is printed: ``ports`` are all that were named, the last first. The caller checks which is the server's.
     """
 
     def __init__(self) -> None:
@@ -57,6 +57,7 @@ class Output:
                 self._hear(line)
             rest = rest[-_LINE:]
         self._hear(rest)
+        self.heard.set()  # who waits for a line waits for the end too
         stream.close()
         log.close()
         if terminal is not None:

@@ -13,14 +13,16 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 from llama_runner.core.errors import Interrupted, ServerError
 from llama_runner.core.events import Event, ServerReady, ServerStarted, ServerStopped, Sink, Warned
 from llama_runner.llama_cpp.program_environment import check_system_config
-from llama_runner.serving.llama_server.launch_spec import is_loopback, needs_care
+from llama_runner.serving.llama_server.launch_spec import is_loopback_or_socket, needs_care
 from llama_runner.serving.server_client import Talks
 from llama_runner.serving.server_matching import identity
 from llama_runner.serving.server_output import Output
-from llama_runner.serving.server_registry import GRACE_S, register
+from llama_runner.serving.server_registry import register
+from llama_runner.serving.stop_timeouts import GRACE_S
 from llama_runner.store.last_use import mark_used
 from llama_runner.system.background_writer import BackgroundWriter
 from llama_runner.system.find_programs import find_program
+from llama_runner.system.platforms import IS_WINDOWS, KILL
 from llama_runner.system.processes import parent_death_prefix, signal_group, start
 
 if TYPE_CHECKING:
@@ -29,8 +31,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from llama_runner.serving.end_with_parent import Watcher
     from llama_runner.serving.llama_server.launch_spec import ServerSpec
-    from llama_runner.serving.reaper import Watcher
+    from llama_runner.serving.spare_process import SpareProcess
 
 __all__ = ["GRACE_S", "Server", "State"]
 
@@ -60,6 +63,7 @@ class Server(Talks):
     _no_log: OSError | None = None
     _registered: Path | None = None
     _watcher: Watcher | None = None
+    api_key: str | None = None
 
     def __init__(
         self,
@@ -72,26 +76,28 @@ class Server(Talks):
         terminal: IO[bytes] | BackgroundWriter | None,
         about: dict[str, Any] | None = None,
         key: str | None = None,
+        spare: SpareProcess | None = None,
     ) -> None:
         """Start it. ``log`` is appended to; ``registry`` is where running servers are written down, with ``about``.
 
-        ``terminal`` gets what the server prints, as far as it takes it.
-        ``key`` is the API key where the spec says ``auto``; else a new one is made.
+        ``terminal`` gets what the server prints, as far as it takes it. ``key`` is the API key where the spec says
+        ``auto``; else a new one is made. ``spare`` is a process that becomes this server, if it can, with its own key.
         """
         self.spec, self.log, self.log_name, self.url = spec, log, log_name, spec.url
         self.context: int | None = None
         self.trained_context: int | None = None
         check_system_config(lambda text: sink(Warned("system_config", text)))
         self._environment = spec.environment(os.environ)
-        self._mark, self._owner = os.urandom(8).hex(), os.getpid()
+        self._spare, self._owner = spare, os.getpid()
+        self._mark, key = (os.urandom(8).hex(), key) if spare is None else (spare.mark, spare.key)
         self._environment["LLAMA_RUNNER_SERVER"] = self._mark
         if needs_care(spec, self._environment):
-            from llama_runner.serving import access_check, keys_and_certificates  # noqa: PLC0415 - not for the usual server
+            from llama_runner.serving import check_access_options, keys_and_certificates  # noqa: PLC0415 - not for the usual server
 
-            access_check.check_access(spec, self._environment)
+            check_access_options.check_access(spec, self._environment)
             if (own := keys_and_certificates.key_for(spec, key)) is not None:
                 self._environment.update(keys_and_certificates.variable_with(own))
-        self.api_key = self._find_key()
+            self.api_key = keys_and_certificates.accepted_key(spec, self._environment)
         self._sink, self._output = sink, Output()
         self._terminal = None if terminal is None else BackgroundWriter.over(terminal)
         self.registry, self._about = registry, identity(spec, self._environment) | (about or {})
@@ -139,7 +145,10 @@ class Server(Talks):
             raise self._failure
 
     def _register(self) -> None:
-        self._registered = register(self.registry, self.pid, self.entry("ready" if self._ready else "loading"))
+        """Register it with its state, unless it was stopped."""
+        with self._stopping:
+            if not self._ended.is_set():
+                self._registered = register(self.registry, self.pid, self.entry("ready" if self._ready else "loading"))
 
     def entry(self, state: str) -> dict[str, Any]:
         """Return what the registry says of it. No secret is in it."""
@@ -200,17 +209,15 @@ class Server(Talks):
             raise ServerError(f"cannot start {self.spec.binary}: there is no such program")
         self._clear_socket()
         try:
-            if parent_death_prefix():
+            if self._spare is not None and (made := self._spare.take(self.spec.argv(), self._environment)) is not None:
+                return made
+            if IS_WINDOWS or parent_death_prefix():
                 return start(self.spec.argv(), env=self._environment, bufsize=0, bound=True)
-            from llama_runner.serving import reaper  # noqa: PLC0415 - not before the server is ready
+            from llama_runner.serving import end_with_parent  # noqa: PLC0415 - not before the server is ready
 
-            if os.name == "posix":
-                child, self._watcher = reaper.start_watched(self.spec.argv(), self._mark, self._environment)
-                return child
-            child = start(self.spec.argv(), env=self._environment, bufsize=0)
+            child, self._watcher = end_with_parent.start_watched(self.spec.argv(), self._mark, self._environment)
         except OSError as error:
             raise ServerError(f"cannot start {self.spec.binary}: {error.strerror or error}") from error
-        self._job = reaper.bind_to_our_life(child)
         return child
 
     def _clear_socket(self) -> None:
@@ -230,15 +237,16 @@ class Server(Talks):
     def __exit__(self, *_exception: object) -> None:
         self.stop()
 
-    def wait_ready(self, cancelled: Callable[[], bool] = lambda: False) -> None:
+    def wait_ready(self, cancelled: Callable[[], bool] = lambda: False, *, register: bool = True) -> None:
         """Return once the server answers for our model; ``Interrupted`` when ``cancelled`` says so before.
 
         Ready is: alive, ``/health`` says 200, our model is listed, and with ``canary`` it has given a token. Raises
         ``ServerDied``, ``KeyRefused``, ``ServerError``, or ``ServerStalled`` after ``load_timeout`` silent seconds.
+        Without ``register``, the caller has it registered as ready.
         """
         pause, longest = _POLL_S
         try:
-            while not (self._is_ready() and self._announce()):
+            while not (self._is_ready() and self._announce(register=register)):
                 if self._child.poll() is not None:
                     from llama_runner.serving.errors import died  # noqa: PLC0415 - not on the warm path
 
@@ -252,7 +260,8 @@ class Server(Talks):
                     raise ServerStalled(self.spec.load_timeout, list(self._output.tail), self.log_name)
                 self._start_watcher()
                 heard = self._output.heard
-                time.sleep(pause) if heard.is_set() else heard.wait(pause)
+                unknown = not self.spec.port and self.spec.socket is None  # before it is heard there is nobody to ask
+                time.sleep(pause) if heard.is_set() else heard.wait(longest if unknown else pause)
                 pause = min(pause * 1.5, longest)
         except BaseException as error:
             if not isinstance(error, Interrupted):
@@ -260,21 +269,22 @@ class Server(Talks):
             self.stop()
             raise
 
-    def _announce(self) -> bool:
+    def _announce(self, *, register: bool) -> bool:
         """Send ``ServerReady``, unless the server was stopped."""
         with self._stopping:
             if self._ended.is_set():
                 return False
             self._ready, self._output.listen = True, False
             self._start_watcher()
-            self._register()  # now that its port and state are known
+            if register:  # now that its port and state are known
+                self._register()
             self._sink(ServerReady(self.url, self.pid, round(time.monotonic() - self._began, 3)))
             return True
 
     def _start_watcher(self) -> None:
         with self._stopping:
             if self._watcher is None and not self._ended.is_set():
-                from llama_runner.serving.reaper import Watcher  # noqa: PLC0415 - while the server loads its model
+                from llama_runner.serving.end_with_parent import Watcher  # noqa: PLC0415 - while the server loads its model
 
                 self._watcher = Watcher(self.pid, self._mark)
 
@@ -283,19 +293,18 @@ class Server(Talks):
 
         if not self._is_our_address():
             return False
-        asked = readiness.Asked(self.url, self.api_key, self.spec.tls_cert)
         try:
-            ours = readiness.ready_model(asked, self.spec)
-            guarded = self.api_key is not None and not is_loopback(self.spec.host)
-            if ours is not None and guarded and not readiness.refuses_strangers(asked):
-                return False
+            with readiness.Asked(self.url, self.api_key, self.spec.tls_cert) as asked:
+                ours = readiness.ready_model(asked, self.spec)
+                guarded = self.api_key is not None and not is_loopback_or_socket(self.spec.host)
+                if ours is None or (guarded and not readiness.refuses_strangers(asked)):
+                    return False
         except ServerError:
             if self._child.poll() is not None:
                 return False  # ours could not bind and is gone: that is what to report
             raise
-        if ours is None:
-            return False
         self.context, self.trained_context = readiness.context(ours)
+        self._set_adapter_scales()
         return self._child.poll() is None
 
     def _is_our_address(self) -> bool:
@@ -316,15 +325,6 @@ class Server(Talks):
         self.url = spec.url_at(port)
         return True
 
-    def _find_key(self) -> str | None:
-        """Return a key that the server accepts, if it was told to ask for one: its list of models is not public."""
-        key, file = self.spec.api_key_in(self._environment)
-        if key is None and file is not None:
-            from llama_runner.serving.keys_and_certificates import first_key  # noqa: PLC0415 - not for the usual server
-
-            key = first_key(file)
-        return key
-
     def wait(self) -> int:
         """Wait for the server to end by itself and return its exit status, negative for a signal.
 
@@ -335,10 +335,10 @@ class Server(Talks):
                 self._child.wait(_SIGNAL_S)
         return self.stop()
 
-    def request_stop(self, *, kill: bool = True) -> None:
+    def request_stop(self, *, kill: bool = True, kill_later: bool = True) -> None:
         """Ask the server to end and return at once, as a signal handler must; asked again, kill it if ``kill`` is true.
 
-        ``wait`` returns the exit status. A server that has not ended after ``GRACE_S`` is killed.
+        ``wait`` returns the exit status. With ``kill_later``, a server that has not ended after ``GRACE_S`` is killed.
         """
         if self._ended.is_set() or not self._is_ours:
             return  # the caller that removes the item is the first to ask: a signal handler may run at any time
@@ -346,16 +346,17 @@ class Server(Talks):
         if again and not kill:
             return
         self._asked = True
-        signal_group(self._child, signal.SIGKILL if again else signal.SIGTERM)
-        if not again:
+        signal_group(self._child, KILL if again else signal.SIGTERM)
+        if not again and kill_later:
             killer = threading.Timer(GRACE_S, self.request_stop)
             killer.daemon = True
             killer.start()
 
-    def stop(self) -> int:
+    def stop(self, *, swept: bool = False) -> int:
         """End the server and its child processes, and return its exit status. Safe to call again, from any thread.
 
-        SIGTERM, then SIGKILL after ``GRACE_S``; an interruption while waiting kills at once.
+        SIGTERM, then SIGKILL after ``GRACE_S``; an interruption while waiting kills at once. ``swept``: what it left
+        behind, processes and old logs, is cleared up by the caller.
         """
         if not self._is_ours:
             return 0  # as subprocess does for a process that is not its child
@@ -370,18 +371,19 @@ class Server(Talks):
                     with suppress(subprocess.TimeoutExpired):
                         self._child.wait(GRACE_S)
             finally:
-                signal_group(self._child, signal.SIGKILL)  # also those that it started and left behind
-                self._finish(status := self._child.wait())
+                signal_group(self._child, KILL)  # also those that it started and left behind
+                self._finish(status := self._child.wait(), swept=swept)
             return status
 
-    def _finish(self, status: int) -> None:
-        from llama_runner.serving.reaper import kill_marked  # noqa: PLC0415 - not before the server ends
+    def _finish(self, status: int, *, swept: bool) -> None:
+        from llama_runner.serving.end_with_parent import kill_marked  # noqa: PLC0415 - not before the server ends
 
         self._ended.set()
         self._hang_up()
         if self._watcher is not None:
             self._watcher.dismiss()
-        kill_marked(self._mark)
+        if not swept:
+            kill_marked(self._mark)
         with suppress(OSError):
             if self._registered is not None:
                 from llama_runner.serving.server_registry import machine, retire  # noqa: PLC0415 - as above
@@ -390,8 +392,9 @@ class Server(Talks):
             self._clear_socket()
         try:
             self._keeper.join(timeout=_DRAIN_S)
-            from llama_runner.serving.server_log import prune  # noqa: PLC0415 - long loaded
+            if not swept:
+                from llama_runner.serving.server_log import prune  # noqa: PLC0415 - long loaded
 
-            prune(self.log, self.registry)
+                prune(self.log, self.registry)
         finally:
             self._sink(ServerStopped(status))

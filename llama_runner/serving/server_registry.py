@@ -14,14 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import StoreError
-from llama_runner.core.sha256 import sha256
+from llama_runner.core.short_sha256 import sha256
 from llama_runner.system.files import read_json, try_writing, write_json
+from llama_runner.system.platforms import HAS_PROC
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-GRACE_S = 10.0
-"""How long a server may take to end after SIGTERM: it lets requests in flight finish."""
 
 
 def register(directory: Path, pid: int, about: dict[str, Any]) -> Path | None:
@@ -176,31 +174,30 @@ def _load(path: Path) -> dict[str, Any] | None:
 
 def began(pid: int) -> int:
     """Return when a running process started, in the system's own clock; ``ValueError`` when there is none."""
+    if not HAS_PROC:
+        import psutil  # noqa: PLC0415 - only where there is no /proc
+
+        try:
+            return round(float(psutil.Process(pid).create_time()) * 1000)
+        except psutil.Error:
+            raise ValueError(f"no process {pid}") from None
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - a path that only Linux has
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - faster
             fields = file.read().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        if os.path.isdir("/proc/self"):  # noqa: PTH112
-            raise ValueError(f"no process {pid}") from None
-    else:
-        if fields[0] == b"Z":  # it has ended, and whoever started it has not looked yet
-            raise ValueError(f"process {pid} has ended")
-        return int(fields[19])
-    import psutil  # noqa: PLC0415 - only where there is no /proc
-
-    try:
-        return round(float(psutil.Process(pid).create_time()) * 1000)
-    except psutil.Error:
         raise ValueError(f"no process {pid}") from None
+    if fields[0] == b"Z":  # it has ended, and whoever started it has not looked yet
+        raise ValueError(f"process {pid} has ended")
+    return int(fields[19])
 
 
 def machine() -> str:
     """Return what a process id is unique in: on Linux this boot of this machine, and the container."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123 - as above
-            return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115
-    except OSError:
-        return _host()
+    with suppress(OSError):
+        if HAS_PROC:
+            with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123 - as above
+                return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115
+    return _host()
 
 
 def _is_elsewhere(about: dict[str, Any]) -> bool:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
+import shlex
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -17,13 +18,14 @@ from typing import TYPE_CHECKING
 from llama_runner.core.errors import Interrupted, ServerError
 from llama_runner.core.immutable_values import Value
 from llama_runner.engine.errors import ProgramFailed
-from llama_runner.llama_cpp.backends import BACKENDS, RPC_TARGET, split_rpc
+from llama_runner.llama_cpp.backend_build_options import BACKENDS, RPC_TARGET, split_rpc
 from llama_runner.llama_cpp.executable_format import platforms
 from llama_runner.llama_cpp.program_environment import program_environment
 from llama_runner.serving import smoke_test_errors
 from llama_runner.store import layout
 from llama_runner.system import hardware
 from llama_runner.system.files import open_private_log, open_regular, read_head
+from llama_runner.system.platforms import EXE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,6 +82,35 @@ def prove(directory: Path, expected: Expected, workspace: Workspace, *, patience
     workspace.add_facts(backend=expected.backend, proven=PROVEN)
 
 
+def prove_under_wine(
+    directory: Path, expected: Expected, workspace: Workspace, wine: Path, *, patience: float = PATIENCE_S
+) -> None:
+    """Let programs for Windows serve the demo model on Linux, and note their version.
+
+    Raises as ``prove`` does. llama-server is not asked for its version by an option: Wine's own C++ runtime does not
+    end it after the answer. It serves on a port that is free now, as Wine holds its sockets in another process.
+    """
+    proof = _Proof(directory, workspace, patience)
+    program = workspace.scratch / SERVER
+    words = ["WINEDEBUG=-all", str(wine), str((directory / f"{SERVER}.exe").absolute())]
+    program.write_text(f'#!/bin/sh\nexec env {shlex.join(words)} "$@"\n', encoding="utf-8")
+    program.chmod(0o755)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    workspace.log_path.parent.mkdir(parents=True, exist_ok=True)
+    with open_private_log(workspace.log_path):
+        pass  # the server appends to it
+    proof.sentence(program, expected.backend, port=port)
+    found = re.fullmatch(r"b(\d+)-(\w+)", proof.build_info)
+    if found is None:
+        raise smoke_test_errors.Fake(SERVER, "says no version", workspace.log_name)
+    if expected.build not in (None, int(found[1])):
+        raise smoke_test_errors.WrongVersion(SERVER, f"build {expected.build}", f"build {found[1]}")
+    commit = None if found[2] == _NOBODYS else found[2]
+    workspace.add_facts(backend=expected.backend, build=int(found[1]), commit=commit, proven=f"{PROVEN}, under Wine")
+
+
 class _Proof:
     """One proof: where the programs are, and what it takes to run them."""
 
@@ -87,10 +118,12 @@ class _Proof:
         self._directory, self._workspace, self._patience = directory, workspace, patience
         self._log_name = workspace.log_name
         self._environment = program_environment(os.environ)
+        self.build_info = ""
+        """What the server that said the sentence calls its build."""
 
     def program(self, name: str) -> Path | None:
         """Return a program if it is there; a ``Rejected`` if it is none for this machine."""
-        path = self._directory / (f"{name}.exe" if sys.platform == "win32" else name)
+        path = self._directory / f"{name}{EXE}"
         if not path.exists():
             return None
         try:
@@ -179,7 +212,7 @@ class _Proof:
             raise smoke_test_errors.NoDevice(backend, devices, self._log_name)
         self._workspace.add_facts(devices=devices)
 
-    def sentence(self, server: Path, backend: str) -> None:
+    def sentence(self, server: Path, backend: str, *, port: int = 0) -> None:
         """Serve the demo model and check its answer."""
         from llama_runner.convert import convert  # noqa: PLC0415 - not on the warm path
         from llama_runner.demo import ANSWER, MODEL_DIRECTORY  # noqa: PLC0415 - as above
@@ -191,7 +224,7 @@ class _Proof:
         model = tools / "demo.gguf"
         convert(MODEL_DIRECTORY, model, name="demo", cancelled=self._workspace.is_cancelled)
         options = ServerOptions(
-            port=0,
+            port=port,
             ctx_size=_CONTEXT,
             threads=1,  # several that wait for each other on a busy machine take 20 times as long
             gpu_layers=None if BACKENDS[split_rpc(backend)[0]].device is None else _ALL_LAYERS,
@@ -211,6 +244,7 @@ class _Proof:
             ) as running:
                 running.wait_ready(lambda: self._workspace.is_cancelled() or time.monotonic() > deadline)
                 said = self._answer(running)
+                self.build_info = running.props().build if port else ""
                 if said is None and (status := running.stop()) not in (0, -15):
                     raise ServerDied(status, [], self._log_name)
         except ServerDied as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from llama_runner.serving.llama_server.launch_spec import first_key_in
 from llama_runner.serving.server_entry import ServerEntry
 from llama_runner.serving.server_registry import failed, running
 from llama_runner.system.gpu_memory import gpu_memory_of
+from llama_runner.system.platforms import seconds_since
 
 _SPEED = re.compile(rb"^llamacpp:predicted_tokens_seconds(?:\{[^}]*\})? (\S+)", re.MULTILINE)
 
@@ -42,7 +42,7 @@ def look(about: dict[str, Any], key: str | None = None, vram: dict[str, int] | N
     return {
         **{name: about.get(name) for name in ("alias", "pid", "url", "state", "build", "model", "log", "context")},
         "detached": bool(about.get("detached")),
-        "age_s": _age(about),
+        "age_s": seconds_since(int(about["began"])),
         "rss": _memory(int(about["pid"])),
         "vram": vram,
         "failure": None,
@@ -55,13 +55,6 @@ def _look_at_failed(about: dict[str, Any]) -> dict[str, Any]:
     nothing = dict.fromkeys(("pid", "age_s", "rss", "vram", "slots", "slots_busy", "tokens_per_second"))
     known = {name: about.get(name) for name in ("alias", "url", "build", "model", "log", "context", "failure")}
     return {**known, "state": "failed", "detached": True, **nothing}
-
-
-def _age(about: dict[str, Any]) -> float | None:
-    """Return how long a process has run, in seconds; setting the clock changes nothing where the kernel counts."""
-    if not Path("/proc/uptime").exists():
-        return time.time() - int(about["began"]) / 1000
-    return round(time.clock_gettime(time.CLOCK_BOOTTIME) - int(about["began"]) / os.sysconf("SC_CLK_TCK"), 1)
 
 
 def _memory(pid: int) -> int | None:

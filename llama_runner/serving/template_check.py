@@ -8,10 +8,8 @@ and by the files of the launch, so that later launches read one small file.
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
-import struct
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.errors import Interrupted, LlamaRunnerError, ServerError
 from llama_runner.core.immutable_values import Value
 from llama_runner.core.printable_text import printable
-from llama_runner.core.sha256 import sha256
+from llama_runner.core.short_sha256 import sha256
 from llama_runner.system.files import read_head, read_json, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from llama_runner.serving.llama_server.launch_spec import ServerSpec
     from llama_runner.serving.server_process import Server
@@ -40,8 +38,7 @@ _PROBLEM = r"(?s)chat template parsing error: (.*?)(?:\n\S*\s*[IWED] |\Z)"
 """llama-server's message in its log: up to the next line with a time and a level."""
 _GIVEN = frozenset({"--chat-template", "--chat-template-file"})
 _SWITCHES = frozenset({"--jinja", "--no-jinja"})
-_SIZE, _CONTEXT, _ALIGNMENT = 8, 64, 32
-"""Width and context of the model that is served, and the alignment of its weights."""
+_CONTEXT = 64
 
 
 class UnreadableTemplate(ServerError):
@@ -71,11 +68,11 @@ class _Answer(Value):
     has_format: bool = False
 
 
-def check_template(spec: ServerSpec, kept: Path) -> None:
+def check_template(spec: ServerSpec, kept: Path, cancelled: Callable[[], bool] = lambda: False) -> None:
     """Raise ``UnreadableTemplate`` if llama-server would exit for the chat template of the model.
 
-    Where that cannot be known, the launch goes on. A template that the options name is not looked at: llama-server
-    reads it before anything else. ``kept`` is the directory of the answers.
+    Where that cannot be known, the launch goes on; ``Interrupted`` once ``cancelled`` says so. A template that the
+    options name is not looked at: llama-server reads it before anything else. ``kept`` is the directory of the answers.
     """
     switches = [word for word in spec.extra if word in _SWITCHES]
     if not _GIVEN.isdisjoint(spec.extra) or (spec.inherit_environment and _is_set_by_variables(os.environ)):
@@ -88,7 +85,7 @@ def check_template(spec: ServerSpec, kept: Path) -> None:
     if (answer := _known(launch)) is None:
         templates = _templates(spec.model)
         file = _file(kept, program, templates, switches)
-        answer = _known(file) or (_ask(spec, templates, switches) if templates else _Answer())
+        answer = _known(file) or (_ask(spec, templates, switches, cancelled) if templates else _Answer())
         if answer is None:
             return
         _keep(answer, file, launch)
@@ -142,38 +139,40 @@ def _templates(model: Path) -> dict[str, str]:
     return {key: text for key, text in metadata.items() if key.startswith(_PREFIX) and isinstance(text, str)}
 
 
-def _ask(spec: ServerSpec, templates: dict[str, str], switches: list[str]) -> _Answer | None:
-    """Start the program with the templates; return no problem where it ends for another reason.
+def _ask(
+    spec: ServerSpec, templates: dict[str, str], switches: list[str], cancelled: Callable[[], bool]
+) -> _Answer | None:
+    """Start the program with the templates and return what it says of them.
 
-    None where that cannot be tried now, as on a full disk.
+    None where it says nothing of them, as on a full disk, with too little memory, or where it ends for another reason.
     """
     import tempfile  # noqa: PLC0415 - not on the warm path
 
     try:
         with tempfile.TemporaryDirectory(prefix="llama-runner-template-") as folder:
             model = Path(folder, "template.gguf")
-            model.write_bytes(_tiny_model(templates))
-            problem = _problem(spec, model, switches)
+            _write_model(model, templates)
+            problem = _problem(spec, model, switches, cancelled)
+            if problem is None:
+                return None
             return _Answer(problem, bool(problem) and "--no-jinja" not in switches and _has_format(spec, model))
     except Interrupted:
         raise
-    except LlamaRunnerError:
-        return _Answer()
-    except OSError:
+    except (LlamaRunnerError, OSError):
         return None
 
 
-def _problem(spec: ServerSpec, model: Path, switches: list[str]) -> str:
-    """Return what llama-server says of the template; empty if it reads it."""
+def _problem(spec: ServerSpec, model: Path, switches: list[str], cancelled: Callable[[], bool]) -> str | None:
+    """Return what llama-server says of the template; empty if it reads it, None if it ends without a word of it."""
     from llama_runner.serving.errors import ServerDied  # noqa: PLC0415 - not on the warm path
 
     try:
         with _server(spec, model, switches) as server:
-            server.wait_ready()
+            server.wait_ready(cancelled)
     except ServerDied:
         text = read_head(_log(model), _LOG_BYTES).decode("utf-8", "replace")
         found = re.search(_PROBLEM, text)
-        return found[1].strip() if found else ""
+        return found[1].strip() if found else None
     return ""
 
 
@@ -215,31 +214,18 @@ def _log(model: Path) -> Path:
     return model.with_suffix(".log")
 
 
-def _tiny_model(templates: dict[str, str]) -> bytes:
-    """Return a GGUF file of one small block, whose weights are zero, with the templates."""
-    from llama_runner.convert.gguf_metadata import KeyValues, encode_string  # noqa: PLC0415 - not on the warm path
+def _write_model(target: Path, templates: dict[str, str]) -> None:
+    """Write a tiny model with the templates."""
+    from llama_runner.convert.gguf_metadata import KeyValues  # noqa: PLC0415 - not on the warm path
     from llama_runner.convert.vocab.token_types import BYTE, CONTROL, UNKNOWN  # noqa: PLC0415 - as above
+    from llama_runner.sources.sparse_gguf import write_tiny_model  # noqa: PLC0415 - as above
 
     tokens = ("<unk>", "<s>", "</s>", "<0x0A>")
     values = KeyValues("llama")
-    for name, number in (("context_length", _CONTEXT), ("embedding_length", _SIZE), ("block_count", 1)):
-        values.uint32(f"llama.{name}", number)
-    for name, number in (("feed_forward_length", _SIZE), ("attention.head_count", 1), ("rope.dimension_count", _SIZE)):
-        values.uint32(f"llama.{name}", number)
-    values.float32("llama.attention.layer_norm_rms_epsilon", 1e-5)
     values.string("tokenizer.ggml.model", "llama")
     values.strings("tokenizer.ggml.tokens", tokens)
     values.floats("tokenizer.ggml.scores", [0.0] * len(tokens))
     values.integers("tokenizer.ggml.token_type", [UNKNOWN, CONTROL, CONTROL, BYTE])
     for key, text in templates.items():
         values.string(key, text)
-    block = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
-    shapes = {"token_embd.weight": (_SIZE, len(tokens)), "output_norm.weight": (_SIZE,)}
-    shapes |= {f"blk.0.{name}.weight": (_SIZE,) for name in ("attn_norm", "ffn_norm")}
-    shapes |= {f"blk.0.{name}.weight": (_SIZE, _SIZE) for name in block}
-    table, end = b"", 0
-    for name, shape in shapes.items():
-        table += encode_string(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, 0, end)
-        end += 4 * math.prod(shape)  # a multiple of the alignment, as rows are
-    head = b"GGUF" + struct.pack("<IQQ", 3, len(shapes), len(values)) + values.encode() + table
-    return head + bytes(-len(head) % _ALIGNMENT + end)
+    write_tiny_model(target, values.encoded, len(tokens))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 from pathlib import Path
 
 from llama_runner.serving.errors import cannot_listen_error
 from llama_runner.serving.port_owner import taken
+from llama_runner.system.platforms import new_unix_socket
 
 _LONGEST_PATH = 107
 
@@ -35,7 +35,7 @@ def clear_socket(path: Path) -> None:
 
 
 def _listens(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
+    with new_unix_socket() as probe:
         try:
             probe.connect(str(path))
         except OSError as error:

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import StepError
-from llama_runner.core.sizes import size_text
 from llama_runner.core.step import Node, Place, ResourceEstimate, Step, unkeyed
-from llama_runner.engine.errors import ProgramFailed
-from llama_runner.llama_cpp import backends, cmake
+from llama_runner.llama_cpp import backend_build_options, cmake
 from llama_runner.llama_cpp.gpu_detection import try_nvcc
-from llama_runner.llama_cpp.toolchain import PASSED_ENVIRONMENT, NoCompiler, ran_out_of_memory, tool_path
+from llama_runner.llama_cpp.toolchain import PASSED_ENVIRONMENT, NoCompiler, tool_path
 from llama_runner.steps.unpack import UnpackSource
 from llama_runner.store.layout import build_place
 from llama_runner.system import hardware
@@ -31,24 +29,12 @@ PEAK_DISK = 200 << 20
 
 _COMMIT = "-DLLAMA_BUILD_COMMIT="
 
-MEMORY_PER_JOB = 1700 << 20
-"""The largest unit of the tree takes 1570 MiB to compile with GCC 12.2."""
-
 
 def unknown_option_error(options: list[str], log: str) -> StepError:
     """Return the error for options that llama.cpp's CMake files do not use; the build would silently lack them."""
     return StepError(
         f"compile: CMake does not know {', '.join(options)}\nfull log: {log}",
         hint="the option was renamed or never existed; look into the CMakeLists.txt of the source tree",
-    )
-
-
-def not_enough_memory_error(said: str, free: int, log: str) -> StepError:
-    """Return the error for a single compiler that runs out of memory."""
-    return StepError(
-        f"compile: not enough memory for one compiler: {said}\nfull log: {log}",
-        hint=f"{size_text(free)} are free now, and the largest file takes about {size_text(MEMORY_PER_JOB)}; "
-        "end other programs, add swap, or build elsewhere",
     )
 
 
@@ -99,6 +85,8 @@ class CompileLlama(Step):
         """Configure, build, copy, run the smoke test. The build directory is kept, so that a build can be resumed."""
         import shutil  # noqa: PLC0415 - not on the warm path
 
+        from llama_runner.llama_cpp.compile_jobs import run_ninja  # noqa: PLC0415 - as above
+
         assert self.toolchain is not None
         for language, compiler in (("C", self.toolchain.c), ("C++", self.toolchain.cxx)):
             if not compiler.path.exists():
@@ -110,8 +98,8 @@ class CompileLlama(Step):
         }
         build = workspace.work / "build"
         ninja = tool_path("ninja")
-        if backends.split_rpc(self.backend)[0] == "cuda" and (nvcc := self.toolchain.others.get("nvcc")):
-            variable = f"-D{backends.BACKENDS['cuda'].architectures}="
+        if backend_build_options.split_rpc(self.backend)[0] == "cuda" and (nvcc := self.toolchain.others.get("nvcc")):
+            variable = f"-D{backend_build_options.BACKENDS['cuda'].architectures}="
             architectures = next((word[len(variable) :] for word in self.options if word.startswith(variable)), "")
             try_nvcc(nvcc.path, self.toolchain.cxx.path, architectures, environment)
         compilers = self._compilers(self.toolchain)
@@ -123,7 +111,7 @@ class CompileLlama(Step):
         said: list[str] = []
         workspace.run_program(configure, env=environment, on_line=said.append)
         self._check_unknown(cmake.unused_options(said), workspace)
-        self._build(workspace, [ninja, "-C", build, *self.targets], environment)
+        run_ninja(workspace, [ninja, "-C", build, *self.targets], environment, self.jobs)
         for library in sorted((build / "bin").iterdir()):
             if library.suffix in (".so", ".dylib", ".dll"):
                 shutil.copy2(library, workspace.out / library.name)
@@ -152,32 +140,6 @@ class CompileLlama(Step):
         if unknown:
             raise unknown_option_error(unknown, workspace.log_name)
 
-    def _build(self, workspace: Workspace, argv: list[str | Path], environment: Mapping[str, str]) -> None:
-        """Compile and link; if compilers run out of memory, continue with half as many in parallel."""
-        jobs = self.jobs or _default_jobs()
-        while True:
-            starved: list[str] = []
-
-            def on_line(line: str, starved: list[str] = starved) -> None:
-                if counted := cmake.parse_progress(line):
-                    workspace.progress(*counted, "objects")
-                elif ran_out_of_memory(line):
-                    starved.append(line.strip())
-
-            try:
-                workspace.run_program([*argv, "-j", str(jobs)], env=environment, on_line=on_line)
-            except ProgramFailed as error:
-                if not starved:
-                    raise
-                if jobs == 1:
-                    raise not_enough_memory_error(
-                        starved[0], hardware.available_memory(), workspace.log_name
-                    ) from error
-                workspace.warn("memory", f"not enough for {jobs} compilers at once; continuing with {jobs // 2}")
-                jobs //= 2
-            else:
-                return
-
     def _cache(self, workspace: Workspace, variables: list[str], environment: dict[str, str]) -> list[tuple[str, Path]]:
         """Return CMake's variables for a compiler cache, if there is one; adds its variables to ``environment``."""
         from llama_runner.llama_cpp import compiler_cache  # noqa: PLC0415 - not on the warm path
@@ -198,13 +160,13 @@ class CompileLlama(Step):
 
     def _compilers(self, toolchain: Toolchain) -> list[tuple[str, Path]]:
         """Return CMake's variables for the compilers. Raises ``ToolError`` if one of the backend is missing."""
-        bare, _ = backends.split_rpc(self.backend)
+        bare, _ = backend_build_options.split_rpc(self.backend)
         given = (option.partition("=") for option in self.options)
         include = [Path(value) for name, _, value in given if name.endswith("_INCLUDE_DIR")]
-        if lacking := backends.missing_requirements(self.backend, os.environ, include=include):
-            raise backends.cannot_build_error(bare, lacking, backends.BACKENDS[bare].install)
+        if lacking := backend_build_options.missing_requirements(self.backend, os.environ, include=include):
+            raise backend_build_options.cannot_build_error(bare, lacking, backend_build_options.BACKENDS[bare].install)
         found = [("CMAKE_C_COMPILER", toolchain.c.path), ("CMAKE_CXX_COMPILER", toolchain.cxx.path)]
-        for program, variable in backends.BACKENDS[bare].programs.items():
+        for program, variable in backend_build_options.BACKENDS[bare].programs.items():
             found.append((variable, toolchain.others[program].path))
         if bare == "cuda":
             found.append(("CMAKE_CUDA_HOST_COMPILER", toolchain.cxx.path))
@@ -229,7 +191,3 @@ def _remove_other_build(work: Path, configure: list[str]) -> None:
     if not note.exists() or note.read_text(encoding="utf-8") != words:
         shutil.rmtree(work / "build", ignore_errors=True)
         note.write_text(words, encoding="utf-8")
-
-
-def _default_jobs() -> int:
-    return max(1, min(hardware.logical_processors(), hardware.available_memory() // MEMORY_PER_JOB))

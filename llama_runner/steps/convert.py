@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from llama_runner.core.digest import file_digest
 from llama_runner.core.step import Node, Place, ResourceEstimate, Step, keyed_unless_default, unkeyed
 from llama_runner.sources.local import artifact_directory
 from llama_runner.store.layout import GGUF
@@ -13,12 +12,14 @@ from llama_runner.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llama_runner.convert import Outtype
+    from llama_runner.convert import ConversionResult, Outtype
     from llama_runner.core.digest import Digest, Key
     from llama_runner.core.step_interfaces import Workspace
 
 CHECK = 1
 """A fact of a conversion: that it is followed by a check. Records of versions that made none lack it."""
+NATIVE = {"name": "llama_runner", "version": __version__}
+"""The native converter, as records name it."""
 _NAMED = 3
 
 
@@ -45,7 +46,7 @@ class Convert(Step):
     @property
     def tools(self) -> dict[str, object]:
         """The native converter and its version."""
-        return {"converter": {"name": "llama_runner", "version": __version__}}
+        return {"converter": NATIVE}
 
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
         """See ``converted_place``."""
@@ -58,6 +59,18 @@ class Convert(Step):
 
     def run(self, workspace: Workspace) -> None:
         """Convert the weights in chunks from the source into the file."""
+        converted = self._convert(workspace)
+        workspace.add_facts(check=CHECK)
+        if before := converted.quantized_before:
+            workspace.add_facts(quantized_before=before)
+            workspace.notice(
+                "quantized_before", f"the weights were quantized before ({before}); that loss of precision remains"
+            )
+        for difference in converted.differences:
+            workspace.notice("tokenizer_differs", difference)
+
+    def _convert(self, workspace: Workspace, *, projector: bool = False) -> ConversionResult:
+        """Write the file, and record its digest and what its header says."""
         from llama_runner.convert import convert  # noqa: PLC0415 - not on the warm path
         from llama_runner.sources.gguf_header import read_header  # noqa: PLC0415
 
@@ -68,21 +81,17 @@ class Convert(Step):
             name=self.name,
             outtype=self.outtype,
             pre_tokenizer=self.pre_tokenizer,
+            projector=projector,
+            new_hasher=workspace.new_hasher,
             on_progress=lambda done, total: workspace.progress(done, total, "bytes"),
             cancelled=workspace.is_cancelled,
         )
-        workspace.add_digest(target.name, file_digest(converted.sha256))
-        workspace.add_facts(**read_header(target).facts(), check=CHECK)
-        if before := converted.quantized_before:
-            workspace.add_facts(quantized_before=before)
-            workspace.notice(
-                "quantized_before", f"the weights were quantized before ({before}); that loss of precision remains"
-            )
-        for difference in converted.differences:
-            workspace.notice("tokenizer_differs", difference)
-        if converted.not_finite:
-            workspace.add_facts(not_finite=dict(converted.not_finite))
-            workspace.warn("not_finite", _not_finite_text(converted.not_finite))
+        workspace.add_digest(target.name, converted.digest)
+        workspace.add_facts(**read_header(target).facts())
+        if not_finite := converted.not_finite:
+            workspace.add_facts(not_finite=dict(not_finite))
+            workspace.warn("not_finite", _not_finite_text(not_finite))
+        return converted
 
     def check_fetched(self, workspace: Workspace) -> None:
         """Read the header of the file, so that its facts are those of the bytes."""
@@ -104,6 +113,14 @@ def converted_place(
         return Place(f"{GGUF}/{fetched.directory.rpartition('/')[2]}", file)
     digest = digests["model"]
     return None if digest is None else Place(artifact_directory(name, digest), file)
+
+
+def projector_place(
+    name: str, outtype: Outtype, digests: Mapping[str, Digest | None], places: Mapping[str, Place]
+) -> Place | None:
+    """Return the place of the projector in the directory of its model."""
+    beside = converted_place(name, outtype, digests, places)
+    return None if beside is None else Place(beside.directory, f"mmproj-{beside.name}")
 
 
 def _not_finite_text(not_finite: Mapping[str, int]) -> str:

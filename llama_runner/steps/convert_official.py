@@ -16,9 +16,10 @@ from llama_runner.core.errors import SourceError, StepError
 from llama_runner.core.source import Source
 from llama_runner.core.step import Node, Place, ResourceEstimate, Step, keyed_unless_default, noted, unkeyed
 from llama_runner.engine.errors import ProgramFailed
-from llama_runner.sources.local import LocalSafetensors, artifact_directory
-from llama_runner.steps.convert import CHECK, converted_place
-from llama_runner.steps.python_environment import CONVERT, run_official_script
+from llama_runner.sources.local import LocalSafetensors
+from llama_runner.steps.convert import CHECK, converted_place, projector_place
+from llama_runner.steps.convert_adapter import adapter_estimate, adapter_place
+from llama_runner.steps.official_converter_environment import CONVERT, run_official_script
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -137,9 +138,9 @@ class OfficialProjector(OfficialConvert):
     kind: ClassVar[str] = "projector"
 
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
-        """Return a place in the directory of the model."""
-        beside = super().place(key, digests, places)
-        return None if beside is None else Place(beside.directory, f"mmproj-{beside.name}")
+        """See ``projector_place``; the same as for the native converter."""
+        del key
+        return projector_place(self.name, self.outtype, digests, places)
 
     def run(self, workspace: Workspace) -> None:
         """Run the script on a directory of links to the model's files."""
@@ -149,7 +150,7 @@ class OfficialProjector(OfficialConvert):
 class OfficialAdapter(Step):
     """A LoRA adapter as GGUF, by convert_lora_to_gguf.py. Only the small files of the base model are read."""
 
-    adapter: LocalSafetensors
+    adapter: Node
     base: Node
     name: str
     trust_remote_code: bool = False
@@ -159,19 +160,12 @@ class OfficialAdapter(Step):
     resource: ClassVar = "compute"
 
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
-        """Return a place with digits of the key, as one adapter may be converted for several base models."""
-        del places
-        digest = digests["adapter"]
-        return (
-            None
-            if key is None or digest is None
-            else Place(artifact_directory(self.name, digest), f"lora-{key[3:11]}.gguf")
-        )
+        """See ``adapter_place``."""
+        return adapter_place(self.name, key, digests, places)
 
     def estimate(self) -> ResourceEstimate:
         """Return twice the size of the adapter, as it is written in 32 bits."""
-        size = sum(path.stat().st_size for path in self.adapter.files().values() if path.is_file())
-        return ResourceEstimate(disk=2 * size)
+        return adapter_estimate(self.adapter)
 
     def run(self, workspace: Workspace) -> None:
         """Run the script on directories of links to the files of both."""

@@ -160,6 +160,12 @@ def gguf(files: tuple[RemoteFile, ...], hub: Hub) -> Download:
     return Download(_published_digests(files, names), "", f"{directory}/{stem}", files, hub)
 
 
+def adapter(file: RemoteFile, hub: Hub) -> Download:
+    """Return the step that downloads a LoRA adapter that is a GGUF file."""
+    name = _flat_name(file.name)
+    return Download(_published_digests((file,), [name]), name, f"{GGUF}/{hub.pin.artifact_directory}", (file,), hub)
+
+
 def projector(file: RemoteFile, hub: Hub) -> Download:
     """Return the step that downloads a projector."""
     name = _flat_name(file.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.digest import short_hash
@@ -11,6 +10,7 @@ from llama_runner.core.step import Place, Step, unkeyed
 from llama_runner.llama_cpp.executable_format import check_platform
 from llama_runner.llama_cpp.system_binaries import SERVER, AdoptedPrograms
 from llama_runner.store.layout import build_place
+from llama_runner.system.platforms import IS_WINDOWS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,7 +86,7 @@ def _artifact_name(name: str, server: str) -> str:
 
 
 def _link(original: Path, link: Path) -> None:
-    if os.name != "nt":
+    if not IS_WINDOWS:
         link.symlink_to(original)
         return
     import shutil  # noqa: PLC0415 - not on the warm path

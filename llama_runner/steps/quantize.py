@@ -11,6 +11,7 @@ from llama_runner.core.source import Source
 from llama_runner.core.step import Node, Place, ResourceEstimate, Step, keyed_unless_default, noted, unkeyed
 from llama_runner.llama_cpp.program_environment import step_environment
 from llama_runner.sources.local import artifact_directory
+from llama_runner.system.platforms import IS_WINDOWS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,7 +104,8 @@ class Quantize(Step):
             shutil.copyfile(workspace.input("imatrix"), workspace.scratch / imatrix[1])  # its name ends up in the file
         target = workspace.out / "model" if self.shards else workspace.target  # of several, a prefix is given
         words: list[str | Path] = [program_path(workspace.input("tool"), "llama-quantize"), *self.tuning, *imatrix]
-        words += [workspace.input("model"), target, self.type.upper(), str(self.threads)]
+        files = (_as_argument(path, workspace.scratch) for path in (workspace.input("model"), target))
+        words += [*files, self.type.upper(), str(self.threads)]
         workspace.run_program(
             words,
             env=step_environment(os.environ),
@@ -119,3 +121,16 @@ class Quantize(Step):
             workspace.add_facts(fallback_tensors=int(count))
             text = f"{count} of {of} tensors have rows that {self.type} cannot hold, and are stored in a larger type"
             workspace.notice("fallback", text)
+
+
+def _as_argument(path: Path, directory: Path) -> str | Path:
+    """Return a path as llama-quantize takes it, which is started in a directory.
+
+    On Windows it does not read its arguments as UTF-8: a path that has other letters is given from there.
+    """
+    if not IS_WINDOWS or str(path).isascii():
+        return path
+    try:
+        return os.path.relpath(path, directory)
+    except ValueError:  # on another drive
+        return path

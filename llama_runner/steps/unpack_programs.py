@@ -13,6 +13,7 @@ from llama_runner.steps.unpack import extract
 from llama_runner.store.layout import build_place
 from llama_runner.system import hardware
 from llama_runner.system.archive_member_paths import BadArchive
+from llama_runner.system.find_programs import find_program
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +41,10 @@ class NoPrograms(BadArchive):
 
 
 class UnpackPrograms(Step):
-    """The programs of a release archive. They get a smoke test if they are for this platform, else a format check."""
+    """The programs of a release archive. They get a smoke test if they are for this platform, else a format check.
+
+    Programs for Windows serve the demo model on Linux if there is a Wine; what fails there is told and no error.
+    """
 
     archive: Node
     os_and_arch: str = unkeyed("")
@@ -98,12 +102,29 @@ class UnpackPrograms(Step):
             from llama_runner.serving.smoke_test import Expected, prove  # noqa: PLC0415 - not on the warm path
 
             prove(workspace.out, Expected(backend=self.backend, build=self.build), workspace)
-        else:
+        elif why := self._prove_under_wine(workspace):
+            workspace.notice("not_proven", f"not proven here: {why}")
             workspace.add_facts(
                 backend=self.backend, proven=None, why=f"for {self.os_and_arch}; this machine is {here}"
             )
             if self.build is not None:
                 workspace.add_facts(build=self.build)
+
+    def _prove_under_wine(self, workspace: Workspace) -> str | None:
+        """Prove programs for Windows; return why they are not proven, None if they are."""
+        if (hardware.platform_tag(), self.os_and_arch) != ("linux-x86_64", "windows-x64"):
+            return f"they are for {self.os_and_arch}"
+        wine = find_program("wine")
+        if wine is None:
+            return "they are for Windows, and there is no Wine"
+        from llama_runner.serving.smoke_test import Expected, prove_under_wine  # noqa: PLC0415 - not on the warm path
+        from llama_runner.serving.smoke_test_errors import Rejected  # noqa: PLC0415 - as above
+
+        try:
+            prove_under_wine(workspace.out, Expected(backend=self.backend, build=self.build), workspace, wine)
+        except Rejected as error:  # Wine may lack something that Windows has
+            return f"under Wine, {str(error).splitlines()[0]}"
+        return None
 
     def _find_programs(self, root: Path) -> Path:
         """Return the directory that has most of the programs; of several, the one nearest to the root."""

@@ -20,11 +20,13 @@ from llama_runner.core.artifact_record import (
     parse_state,
 )
 from llama_runner.core.digest import short_hash
-from llama_runner.core.events import Sink, Warned
+from llama_runner.core.errors import NoBlake3
+from llama_runner.core.events import Event, Sink, Warned
 from llama_runner.store import layout, staging
-from llama_runner.store.digest_cache import hash_payload, payload_stamp
+from llama_runner.store.digest_cache import hash_like, payload_stamp
 from llama_runner.store.errors import as_store_error
-from llama_runner.system.files import read_bounded, sync_all, sync_directory, write_atomically
+from llama_runner.system.files import freed_in_background, read_bounded, sync_all, sync_directory, write_atomically
+from llama_runner.system.platforms import rename_over
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -47,6 +49,10 @@ class Store:
         self.root = root
         self.private = root / layout.PRIVATE
         self._sink = sink
+
+    def tell(self, event: Event) -> None:
+        """Send an event to the sink of the store."""
+        self._sink(event)
 
     def path(self, place: Place) -> Path:
         """Return the absolute path of a place."""
@@ -91,7 +97,10 @@ class Store:
                 return "absent"
             if payload_stamp(path) == record.stamp:
                 return "present"
-            return "restamp" if hash_payload(path)[0] == record.digest else "changed"
+            return "restamp" if hash_like(path, record.digest) == record.digest else "changed"
+        except NoBlake3 as error:
+            self._sink(Warned("no_blake3", f"{path} counts as changed: {error}; {error.hint}"))
+            return "changed"
         except OSError:
             return "absent"
 
@@ -152,14 +161,15 @@ class Store:
             with self._state_lock(final):
                 aside = staged.with_name("replaced")
                 if final.exists():
-                    final.rename(aside)
+                    rename_over(final, aside)
                 _rename_into(staged, final)
             sync_directory(final.parent)
             shutil.rmtree(aside, ignore_errors=True)
         else:
-            _rename_into(staged, final)
-            sync_directory(final.parent)
-            self.write_record(place, record)
+            with freed_in_background(final):
+                _rename_into(staged, final)
+                sync_directory(final.parent)
+                self.write_record(place, record)
         return record
 
     def add_record(self, place: Place, record: Record) -> None:
@@ -190,7 +200,8 @@ class Store:
         path = self.path(place)
         with suppress(OSError):  # deleted already, or no permission
             size = path.stat().st_size
-            path.unlink()
+            with freed_in_background(path):
+                path.unlink()
             return size
         return 0
 
@@ -241,7 +252,7 @@ class Store:
         temporary = staging.open_directory(home, final) / STATE_FILE
         try:
             write_atomically(temporary, state.format(), durable=True)
-            temporary.replace(directory / STATE_FILE)
+            rename_over(temporary, directory / STATE_FILE)
         finally:
             staging.discard(home)
         sync_directory(directory)
@@ -260,7 +271,7 @@ def _rename_into(staged: Path, final: Path) -> None:
     for attempt in range(_ATTEMPTS):
         final.parent.mkdir(parents=True, exist_ok=True)
         try:
-            staged.replace(final)
+            rename_over(staged, final)
         except FileNotFoundError:
             if attempt == _ATTEMPTS - 1:
                 raise

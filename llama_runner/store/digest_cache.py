@@ -14,24 +14,30 @@ import json
 import os
 import stat
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from llama_runner.core.artifact_record import STATE_FILE, Stamp
-from llama_runner.core.digest import Digest, file_digest, tree_digest
+from llama_runner.core.digest import Digest, is_tree_digest, scheme_of, tree_digest
 from llama_runner.core.errors import Interrupted
-from llama_runner.core.sha256 import sha256
-from llama_runner.system.files import forget_cached, open_regular
+from llama_runner.core.short_sha256 import sha256
+from llama_runner.system.files import open_regular
+from llama_runner.system.platforms import advise_read_ahead, forget_cached
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
+    from io import BufferedReader
     from pathlib import Path
+
+    from llama_runner.core.digest import Scheme
 
 RACY_NS = 2_000_000_000
 """A file that changed less than this many nanoseconds ago may change again without a new stamp (as in git)."""
 
 BLOCK = 4 << 20
+_BLOCK_AHEAD = 2 << 20
+"""Of a file that one thread reads while others hash it: two blocks are in the cache of the processor then."""
 _READ_AHEAD = 1 << 20
 
 
@@ -89,43 +95,71 @@ def hash_file(
     cancelled: Callable[[], bool] | None = None,
     on_progress: Callable[[int], object] | None = None,
     *,
+    scheme: Scheme = "sha256",
+    threads: int = 1,
     from_disk: bool = False,
 ) -> Digest:
     """Return the digest of a file. Raises ``Interrupted`` when ``cancelled`` returns True.
 
     ``on_progress`` gets the number of bytes read so far, after each block. ``from_disk``: what the system has cached of
-    the file is not used.
+    the file is not used. ``threads`` is for BLAKE3. Raises ``NoBlake3`` for a scheme that cannot be computed here.
     """
-    from hashlib import sha256 as fast_sha256  # noqa: PLC0415 - not on the warm path
+    from llama_runner.system.hashing import new_hasher  # noqa: PLC0415 - not on the warm path
 
-    sha, done = fast_sha256(), 0
+    hasher, done = new_hasher(scheme, threads=threads), 0
     with open_regular(path) as file:
         if from_disk:
             forget_cached(file.fileno())
-        block = memoryview(bytearray(min(BLOCK, max(1, os.fstat(file.fileno()).st_size))))
-        while size := file.raw.readinto(block):
-            if cancelled is not None and cancelled():
-                raise Interrupted
-            done += size
-            _read_ahead(file.fileno(), done)
-            sha.update(block[:size])
-            if on_progress is not None:
-                on_progress(done)
-    return file_digest(sha.hexdigest())
+        with closing(_blocks(file, ahead=scheme == "b3" and threads > 1)) as blocks:
+            for block in blocks:
+                if cancelled is not None and cancelled():
+                    raise Interrupted
+                done += len(block)
+                _read_ahead(file.fileno(), done)
+                hasher.update(block)
+                if on_progress is not None:
+                    on_progress(done)
+    return hasher.digest()
+
+
+def _blocks(file: BufferedReader, *, ahead: bool) -> Generator[memoryview, None, None]:
+    """Yield the blocks of a file, each valid until the next. ``ahead``: a thread reads the next one meanwhile.
+
+    The generator must be closed before the file.
+    """
+    size = min(_BLOCK_AHEAD if ahead else BLOCK, max(1, os.fstat(file.fileno()).st_size))
+    block = memoryview(bytearray(size))
+    if not ahead:
+        while count := file.raw.readinto(block):
+            yield block[:count]
+        return
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - not on the warm path
+
+    other, count = memoryview(bytearray(size)), file.raw.readinto(block)
+    with ThreadPoolExecutor(1, thread_name_prefix="read") as reader:
+        while count:
+            later = reader.submit(file.raw.readinto, other)
+            yield block[:count]
+            count = later.result()
+            block, other = other, block
 
 
 def _read_ahead(descriptor: int, offset: int) -> None:
     """Let the system read the next block of a file while this one is hashed."""
-    if hasattr(os, "posix_fadvise"):
-        for at in range(offset, offset + BLOCK, _READ_AHEAD):  # one call reads no more than the device takes at once
-            os.posix_fadvise(descriptor, at, _READ_AHEAD, os.POSIX_FADV_WILLNEED)
+    for at in range(offset, offset + BLOCK, _READ_AHEAD):  # one call reads no more than the device takes at once
+        advise_read_ahead(descriptor, at, _READ_AHEAD)
 
 
-def hash_tree(root: Path, known: Mapping[str, Digest] | None = None) -> tuple[Digest, int]:
+def hash_tree(
+    root: Path, known: Mapping[str, Digest] | None = None, scheme: Scheme | None = None, *, threads: int = 1
+) -> tuple[Digest, int]:
     """Return the digest and the number of bytes of a directory, without its state file.
 
     ``known`` has the digests of files that were hashed while they were written; they count as not executable.
+    ``scheme``: None for the best one of this machine. ``threads`` is for BLAKE3.
     """
+    from llama_runner.system.hashing import scheme_for  # noqa: PLC0415 - not on the warm path
+
     known = known or {}
     entries: list[tuple[str, str, str]] = []
     total = 0
@@ -136,15 +170,28 @@ def hash_tree(root: Path, known: Mapping[str, Digest] | None = None) -> tuple[Di
             mode = path.stat()
             total += mode.st_size
             kind = "x" if mode.st_mode & stat.S_IXUSR and relative not in known else "f"
-            entries.append((relative, kind, known.get(relative) or hash_file(path)))
+            how, found = scheme_for(mode.st_size, scheme), known.get(relative)
+            if found is None or (scheme is not None and scheme_of(found) != how):
+                found = hash_file(path, scheme=how, threads=threads)
+            entries.append((relative, kind, found))
     return tree_digest(entries), total
 
 
 def hash_payload(path: Path) -> tuple[Digest, int]:
-    """Return the digest and size of a file or a directory."""
+    """Return the digest and size of a file or a directory that was made here."""
+    from llama_runner.system.hashing import scheme_for  # noqa: PLC0415 - not on the warm path
+
     if path.is_dir():
         return hash_tree(path)
-    return hash_file(path), path.stat().st_size
+    size = path.stat().st_size
+    return hash_file(path, scheme=scheme_for(size)), size
+
+
+def hash_like(path: Path, digest: Digest) -> Digest:
+    """Return the digest of a file or a directory in the scheme of another digest, to compare them."""
+    if path.is_dir():
+        return hash_tree(path, scheme=scheme_of(digest))[0]
+    return hash_file(path, scheme="sha256" if is_tree_digest(digest) else scheme_of(digest))
 
 
 def tree_files(root: Path) -> Iterator[tuple[str, Path]]:

@@ -17,10 +17,12 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 def disk_full_error(where: Path | str, *, need: int | None = None, free: int | None = None) -> StoreError:
     """Return the error for a full disk; with ``need`` and ``free`` in bytes if found before writing."""
     figures = "" if need is None or free is None else f": {size_text(need)} needed, {size_text(free)} free"
-    return StoreError(
+    error = StoreError(
         f"no space left in {where}{figures}",
         hint="free some space or choose another --root, and run again: downloads and builds are resumed",
     )
+    error.no_room = True
+    return error
 
 
 def bad_root_error(root: Path) -> StoreError:

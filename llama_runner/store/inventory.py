@@ -147,7 +147,7 @@ class Inventory:
     @cached_property
     def directories(self) -> list[Directory]:
         """Every directory with a state file."""
-        return [*self.programs, *self.models]
+        return [*self.programs, *self.models, *self._below(layout.ADAPTERS, 2)]
 
     @cached_property
     def models(self) -> list[Directory]:

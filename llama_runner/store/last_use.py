@@ -43,6 +43,6 @@ def last_uses(private: Path) -> dict[str, float]:
 
 def name_of(place: str) -> str:
     """Return the name of the stamp of a file, given by its path below the root with forward slashes."""
-    from llama_runner.core.sha256 import sha256  # noqa: PLC0415 - not to import this module
+    from llama_runner.core.short_sha256 import sha256  # noqa: PLC0415 - not to import this module
 
     return sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:24]

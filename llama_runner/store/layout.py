@@ -11,18 +11,20 @@ import re
 from pathlib import Path
 
 from llama_runner.core.errors import UsageError
-from llama_runner.core.sha256 import sha256
+from llama_runner.core.short_sha256 import sha256
 
 ROOT_VARIABLE = "LLAMA_RUNNER_ROOT"
 BINS_VARIABLE = "LLAMA_SERVER_BINS_DIR"
 """Environment variable: a directory of llama.cpp's programs to use instead of building them."""
 MODELS, GGUF, SAFETENSORS = "models", "models/gguf", "models/safetensors"
+ADAPTERS = "adapters"
+"""Directories of trained LoRA adapters, by name."""
 BUILDS = "bins"
 """Directories of llama.cpp's programs, by platform."""
 SOURCES, ARCHIVES, PATCHES = "vendor", "vendor/archives", "vendor/patches"
 LOGS = "logs"
 PRIVATE = ".llama_runner"
-PARTS = (MODELS, BUILDS, SOURCES, LOGS, PRIVATE)
+PARTS = (MODELS, ADAPTERS, BUILDS, SOURCES, LOGS, PRIVATE)
 """The directories below the root."""
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -203,6 +205,16 @@ def summaries(private: Path) -> Path:
 def gateway_models(private: Path) -> Path:
     """Return the file with the models and names that clients of the gateway made."""
     return private / "gateway_models.json"
+
+
+def sessions(private: Path) -> Path:
+    """Return the default directory of sessions."""
+    return private / "sessions"
+
+
+def session_directories(private: Path) -> Path:
+    """Return the file that lists other directories with sessions that were used with this root."""
+    return private / "session_directories.json"
 
 
 def lock_files(private: Path) -> Path:

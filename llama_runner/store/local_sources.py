@@ -18,7 +18,7 @@ from llama_runner.core.digest import Digest, short_hash
 from llama_runner.core.errors import LlamaRunnerError, SourceError, StepError
 from llama_runner.core.immutable_values import Value
 from llama_runner.core.model_files import is_read_by_native_converter, native_converter_inputs
-from llama_runner.core.sha256 import sha256
+from llama_runner.core.short_sha256 import sha256
 from llama_runner.core.source import Source
 from llama_runner.store import layout
 from llama_runner.store.digest_cache import StampCache, hash_file, is_settled, source_stamp
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 
 PROGRESS_EVERY_S = 0.1
+_THREADS = 4
+"""Files that are hashed at the same time."""
 
 
 def missing_source_error(path: Path) -> SourceError:
@@ -268,9 +270,11 @@ class LocalSources:
             self._on_progress(sum(read.values()), total)
             return found
 
-        with ThreadPoolExecutor(max_workers=4) as pool:
+        largest_first = sorted(files, key=lambda name: -int(stamps[name]["size"]))  # so that no thread ends alone
+        with ThreadPoolExecutor(max_workers=_THREADS) as pool:
             try:
-                return dict(zip(files, pool.map(one, files), strict=True))
+                found = dict(zip(largest_first, pool.map(one, largest_first), strict=True))
+                return {name: found[name] for name in files}
             except BaseException:
                 stopped.set()  # also on Ctrl-C
                 raise

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from llama_runner.core.errors import StoreError
 from llama_runner.core.events import LockWaiting, Sink
 from llama_runner.system.files import read_json, write_json
+from llama_runner.system.platforms import IS_WINDOWS, is_alive, is_locked
 from llama_runner.system.utc_time import utc_text
 
 if TYPE_CHECKING:
@@ -86,19 +87,10 @@ def try_hold(path: Path) -> Iterator[bool]:
 
 def is_held(path: Path) -> bool:
     """Whether a process holds the lock; raises ``OSError`` where it cannot be opened. For thousands of locks."""
-    if sys.platform == "win32":
+    if IS_WINDOWS:
         with try_hold(path) as held:
             return not held
-    import fcntl  # noqa: PLC0415 - not on Windows
-
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    return is_locked(path)
 
 
 def describe_holder(path: Path) -> str:
@@ -106,7 +98,7 @@ def describe_holder(path: Path) -> str:
     try:
         holder = read_json(holder_file(path))
         text = f"process {holder['pid']} on {holder['host']} ({holder['command']}), since {holder['since']}"
-        if holder["host"] == socket.gethostname() and not _is_alive(int(holder["pid"])):
+        if holder["host"] == socket.gethostname() and not is_alive(int(holder["pid"])):
             return f"a child process of {text}; that process has ended"
     except (OSError, ValueError, KeyError, TypeError):
         return "an unknown process"
@@ -125,13 +117,3 @@ def _holder_of_this_process() -> dict[str, object]:
 def holder_file(path: Path) -> Path:
     """Return the file that describes the holder of a lock."""
     return path.with_suffix(".holder.json")
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

@@ -16,6 +16,7 @@ from llama_runner.core.errors import StoreError
 from llama_runner.store import layout, process_locks, staging
 from llama_runner.store.errors import NO_ROOM
 from llama_runner.system.files import write_atomically
+from llama_runner.system.platforms import IS_WINDOWS, rename_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +40,7 @@ def take_away(path: Path, home: Path, check: Callable[[], None], then: Callable[
     staging.discard(home)
     aside = staging.open_directory(home, path) / path.name
     try:
-        path.rename(aside)
+        rename_over(path, aside)
         try:
             check()
             if then is not None:
@@ -120,6 +121,10 @@ def unlink_lock(lock: Path) -> bool:
 
 
 def _unlink(lock: Path) -> None:
-    """Delete a lock file that is held, with the description that a killed holder left."""
+    """Delete a lock file that is held, with the description that a killed holder left.
+
+    On Windows a file that is open cannot be deleted: filelock deletes it once it is released.
+    """
     process_locks.holder_file(lock).unlink(missing_ok=True)
-    lock.unlink(missing_ok=True)
+    if not IS_WINDOWS:
+        lock.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from llama_runner.system.files import sync_directory
+from llama_runner.system.platforms import IS_WINDOWS, lock_file, rename_over
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,10 +34,10 @@ def new_file(target: Path) -> Iterator[Path]:
             os.fsync(descriptor)
             if os.path.lexists(target):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
-            if os.name == "nt":  # a file that is open cannot be renamed there
+            if IS_WINDOWS:  # a file that is open cannot be renamed there
                 os.close(descriptor)
                 descriptor = -1
-            unfinished.replace(target)
+            rename_over(unfinished, target)
         except BaseException:
             with suppress(OSError):  # the original exception is raised
                 unfinished.unlink(missing_ok=True)
@@ -82,14 +83,10 @@ def _open_locked(path: Path) -> tuple[Path, int]:
 
 def _lock(descriptor: int, path: Path) -> bool:
     """Lock a file; return False if locks are not supported. Raises ``EBUSY`` if another process holds the lock."""
-    if os.name == "nt":
-        return False
-    import fcntl  # noqa: PLC0415 - not on Windows
-
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_file(descriptor)
     except BlockingIOError:
         raise OSError(errno.EBUSY, "another process is writing it", str(path)) from None
-    except OSError:  # a file system without locks
+    except OSError:  # a file system without locks, or Windows
         return False
     return True

@@ -1,4 +1,4 @@
-"""Files: bounded reads of foreign files, atomic writes, private logs."""
+"""Files: bounded reads of foreign files, atomic writes, private logs, removal of large files."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import errno
 import json
 import os
 import stat
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any
 
+from llama_runner.system.platforms import IS_WINDOWS, rename_over
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from io import BufferedReader
     from pathlib import Path
 
 LARGEST_JSON = 64 << 20
 """Default maximum bytes of a JSON file; the index of the largest models has ten million."""
+LARGE = 64 << 20
+"""Bytes from which a removed file is freed in a thread."""
 
 
 def try_writing(directory: Path) -> None:
@@ -27,14 +32,25 @@ def try_writing(directory: Path) -> None:
         probe.unlink(missing_ok=True)
 
 
-def read_bounded(path: str | Path, limit: int) -> bytes:
+class NotPrivate(OSError):
+    """Others than its owner may use a file."""
+
+    hint = ""
+
+
+def read_bounded(path: str | Path, limit: int, *, private: bool = False) -> bytes:
     """Return the content of a regular file of at most ``limit`` bytes; symbolic links are followed.
 
     Raises ``OSError`` with a ``strerror`` for messages: if it is not a regular file (a FIFO would block, a device has
-    no end), if it is larger, and for errors of the system.
+    no end), if it is larger, and for errors of the system; ``private``: ``NotPrivate`` if others may use it.
     """
     descriptor, size = _opened(path)
     try:
+        mode = stat.S_IMODE(os.fstat(descriptor).st_mode) if private and not IS_WINDOWS else 0
+        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+            error = NotPrivate(errno.EACCES, f"others may use it (mode {mode:o})", str(path))
+            error.hint = f"chmod 600 {path}"
+            raise error
         if size <= limit:
             content = _read_start(descriptor, size, limit + 1)  # the file may grow after it was opened
             if len(content) <= limit:
@@ -97,12 +113,6 @@ def _opened(path: str | Path) -> tuple[int, int]:
     return descriptor, status.st_size
 
 
-def forget_cached(descriptor: int) -> None:
-    """Drop what the system has cached of an open file, so that the next read is one of the disk."""
-    if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-
-
 def open_private_log(path: str | Path) -> IO[bytes]:
     """Open a file to append to, unbuffered; created with mode 0600, as the output of programs may be private."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab", buffering=0)
@@ -126,14 +136,13 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = False, mode:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{os.urandom(8).hex()}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     try:
-        with os.fdopen(os.open(unfinished, flags, mode), "wb") as file:
+        with new_file(unfinished, mode) as file:
             file.write(content)
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-        unfinished.replace(path)
+        rename_over(unfinished, path)
     except BaseException:
         with suppress(OSError):
             unfinished.unlink()
@@ -142,9 +151,41 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = False, mode:
         sync_directory(path.parent)
 
 
+def new_file(path: Path, mode: int = 0o600) -> IO[bytes]:
+    """Create a file and open it for writing. Raises ``OSError``, also if there is one, or a link, of this name."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    return os.fdopen(os.open(path, flags, mode), "wb")
+
+
+def append_lines(path: Path, content: bytes, *, largest: int) -> None:
+    """Append whole lines to a file, created with mode 0600, and sync them; lines of several processes do not mix.
+
+    A line that a crash cut off is ended first. Raises ``OSError``, ``EFBIG`` if the file would have more than
+    ``largest`` bytes; then nothing is appended.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    is_new = not path.exists()
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size + len(content) > largest:
+            raise OSError(errno.EFBIG, f"larger than the limit of {largest} bytes", str(path))
+        if size:
+            os.lseek(descriptor, -1, os.SEEK_END)
+            content = content if os.read(descriptor, 1) == b"\n" else b"\n" + content
+        if os.write(descriptor, content) != len(content):  # one write, so that lines of two writers do not mix
+            os.ftruncate(descriptor, size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    if is_new:
+        sync_directory(path.parent)
+
+
 def sync_file(path: Path) -> None:
     """Sync a file to the disk (fsync)."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR if IS_WINDOWS and not path.is_dir() else os.O_RDONLY)  # Windows syncs no other
     try:
         os.fsync(descriptor)
     finally:
@@ -153,7 +194,7 @@ def sync_file(path: Path) -> None:
 
 def sync_directory(path: Path) -> None:
     """Sync the entries of a directory to the disk, on systems that support it."""
-    if os.name == "posix":  # elsewhere a directory cannot be opened
+    if not IS_WINDOWS:  # there a directory cannot be opened
         sync_file(path)
 
 
@@ -168,3 +209,26 @@ def sync_all(path: Path) -> None:
             if not file.is_symlink():
                 sync_file(file)
         sync_directory(path / parent)
+
+
+@contextmanager
+def freed_in_background(path: Path) -> Iterator[None]:
+    """Let the caller remove or replace a file: the blocks of a large one, which may take a second, a thread frees.
+
+    The file stays open until then, so that its directory has another one or none at once. On Windows, where an open
+    file cannot be replaced, nothing is different.
+    """
+    descriptor = -1
+    with suppress(OSError):  # it is not there, or not to be read
+        if not IS_WINDOWS and path.stat().st_size >= LARGE:
+            descriptor, _ = _opened(path)
+    try:
+        yield
+    finally:
+        if descriptor >= 0:
+            import threading  # noqa: PLC0415 - only to write
+
+            try:
+                threading.Thread(target=os.close, args=(descriptor,), name="free", daemon=True).start()
+            except RuntimeError:  # no more threads, or the interpreter ends
+                os.close(descriptor)

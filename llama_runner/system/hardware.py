@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,10 +26,10 @@ def platform_tag() -> str:
 
 def libc_version() -> str:
     """Return name and version of the C library, ``glibc 2.36``; empty for another one than glibc."""
-    try:
-        return os.confstr("CS_GNU_LIBC_VERSION") or ""
-    except (AttributeError, ValueError):  # Windows, macOS, musl
-        return ""
+    if sys.platform == "linux":
+        with suppress(ValueError):  # musl
+            return os.confstr("CS_GNU_LIBC_VERSION") or ""
+    return ""
 
 
 def physical_cores() -> int:
@@ -41,17 +42,24 @@ def physical_cores() -> int:
     return max(1, min(cores, math.ceil(quota)) if quota else cores)
 
 
+def affinity() -> set[int] | None:
+    """Return the hardware threads that this process may use; None where there is no affinity."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            return os.sched_getaffinity(0)
+    return None
+
+
 def logical_processors() -> int:
     """Return how many hardware threads this process may use: its affinity, and the quota of its cgroup."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processors = len(affinity() or ()) or os.cpu_count() or 1
     quota = cgroup_quota()
     return max(1, min(processors, math.ceil(quota)) if quota else processors)
 
 
 def _affinity_cores() -> int | None:
-    try:
-        cpus = os.sched_getaffinity(0)
-    except (AttributeError, OSError):
+    cpus = affinity()
+    if cpus is None:
         return None
     topology = Path("/sys/devices/system/cpu")
     try:

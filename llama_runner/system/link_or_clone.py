@@ -19,17 +19,17 @@ _FICLONE = 0x40049409  # from linux/fs.h; the fcntl module has it from Python 3.
 
 def clone(source: BufferedReader, target: Path) -> bool:
     """Make a copy-on-write clone; return False if that is not possible."""
-    if sys.platform != "linux":
-        return False
-    import fcntl  # noqa: PLC0415 - not on Windows
+    if sys.platform == "linux":
+        import fcntl  # noqa: PLC0415 - not on Windows
 
-    with target.open("xb", buffering=0) as new:
-        try:
-            fcntl.ioctl(new.fileno(), _FICLONE, source.fileno())
-        except OSError:  # another device, or a file system that cannot do it
-            target.unlink()
-            return False
-    return True
+        with target.open("xb", buffering=0) as new:
+            try:
+                fcntl.ioctl(new.fileno(), _FICLONE, source.fileno())
+            except OSError:  # another device, or a file system that cannot do it
+                target.unlink()
+            else:
+                return True
+    return False
 
 
 def link(source: Path, target: Path, seen: os.stat_result) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import stat
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from llama_runner.system.find_programs import find_program, safe_path
+from llama_runner.system.platforms import IS_WINDOWS, KILL, bind, end_child, group_options, user_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -78,7 +78,7 @@ def start(
     elif not os.path.isabs(program):  # noqa: PTH117 - text
         program = os.path.join(os.getcwd(), program)  # noqa: PTH109, PTH118
     prefix = _bound_to_us() if bound else ()
-    return subprocess.Popen(
+    child = subprocess.Popen(
         [_encodable(word) for word in (*prefix, program, *words)],
         stdin=stdin,
         stdout=stdout,
@@ -86,8 +86,11 @@ def start(
         env=environment,
         cwd=directory,
         bufsize=bufsize,
-        start_new_session=own_group,
+        **group_options(own=own_group),
     )
+    if bound:
+        bind(child)
+    return child
 
 
 def _encodable(word: str) -> str | bytes:
@@ -118,7 +121,7 @@ def capture(
     child = start(argv, env=env, stderr=stderr, own_group=own_group)
 
     def kill() -> None:
-        signal_group(child, signal.SIGKILL) if own_group else child.kill()
+        signal_group(child, KILL) if own_group else child.kill()
 
     readers = [_Reader(stream, limit, kill) for stream in (child.stdout, child.stderr) if stream is not None]
     deadline = time.monotonic() + timeout
@@ -175,12 +178,9 @@ def _reap(child: subprocess.Popen[bytes], readers: list[_Reader]) -> None:
 
 
 def signal_group(child: subprocess.Popen[bytes], number: int) -> None:
-    """Send a signal to the process group of a child."""
+    """Send a signal to the process group of a child; on Windows any signal kills it."""
     with suppress(ProcessLookupError, PermissionError):
-        if os.name == "posix":
-            os.killpg(child.pid, number)
-        else:
-            child.send_signal(number)
+        end_child(child, number)
 
 
 @cache
@@ -258,9 +258,9 @@ def _candidate_parents() -> Iterator[str]:
 
 def _is_own_directory(found: os.stat_result, writable_by: int) -> bool:
     """Whether this is a directory of this user without these permissions for others."""
-    if os.name != "posix":
+    if IS_WINDOWS:
         return stat.S_ISDIR(found.st_mode)
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & writable_by
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == user_id() and not found.st_mode & writable_by
 
 
 def _is_own_empty_directory(path: str) -> bool:

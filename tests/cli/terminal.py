@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import pty
 import re
 import select
 import struct
 import subprocess
-import termios
+import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+
+if sys.platform != "win32":
+    import fcntl
+    import pty
+    import termios
 
 PATIENCE_S = 120
 
@@ -55,6 +61,8 @@ class Session:
     """A command on a pseudo-terminal of its own."""
 
     def __init__(self, *words: object, env: dict[str, str] | None = None, columns: int = 100) -> None:
+        if sys.platform == "win32":
+            pytest.skip("there are no pseudo-terminals")
         master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
         self.master = master
@@ -80,6 +88,13 @@ class Session:
             elif self.child.poll() is not None:
                 break
         return self.raw.decode("utf-8", "replace")
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C until the command ends. Python does not see one between a prompt and the wait for its answer."""
+        while self.child.poll() is None:
+            os.write(self.master, b"\x03")
+            with suppress(subprocess.TimeoutExpired):
+                self.child.wait(PATIENCE_S / 10)
 
     def finish(self) -> tuple[int, Screen]:
         self.read_until(lambda _text: False)

@@ -17,7 +17,7 @@ import pytest
 from llama_runner import Runner
 from llama_runner.cli.bins_cmds import bins
 from llama_runner.core.artifact_record import STATE_FILE, TREE, format_state
-from llama_runner.llama_cpp.build_selection import open_programs
+from llama_runner.llama_cpp.find_installed_build import open_programs
 from tests.conftest import REPOSITORY, Command, Result
 from tests.fakereleases.server import Releases
 from tests.llama_cpp.stored import HERE, lay, store_in

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import subprocess
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from llama_runner.cli.progress_bars import ProgressBars
+from llama_runner.core.events import TrainingProgress
 from tests.cli.terminal import PATIENCE_S, Screen, Session
 from tests.conftest import MODULE
 
@@ -259,3 +262,16 @@ def test_ctrl_c_in_a_download_leaves_the_screen_and_the_terminal_as_they_were(
     assert code == 130
     assert not [line for line in screen.text if "% |" in line], screen.text
     assert [line for line in screen.text if line][-1] == "interrupted"
+
+
+def test_the_bar_of_a_training_has_loss_learning_rate_and_time_left() -> None:
+    stream = io.StringIO()
+    bars = ProgressBars(stream)
+    for step, held_out in ((1, None), (2, 1.5)):
+        bars.show(TrainingProgress("train", step, 10, "steps", 3.0 / step, 0.0002, 4000.0, held_out))
+        bars._bars["train"].refresh()
+    first, *_, last = [line for line in re.split(r"\r|\x1b\[K", stream.getvalue()) if "loss" in line]
+    assert first.startswith("train, loss 3, rate 0.0002  10% |")
+    assert last.startswith("train, loss 1.5, 1.5 held out, rate 0.0002  20% |")
+    assert last.endswith("left")
+    bars.close_all()

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from llama_runner import Runner, ServerOptions, UsageError
-from llama_runner.serving import service_files
+from llama_runner.serving import systemd_and_launchd_units
 from llama_runner.serving.server_registry import register, register_failed
 from tests.conftest import Command, Result
 
@@ -75,26 +75,33 @@ def test_11_18_a_service_finds_what_run_finds_here(llama_runner: Command, tmp_pa
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 @pytest.mark.parametrize("directory", ["plain", 'odd 100% "$HOME" \\ name'])
-def test_systemd_has_nothing_to_say_against_it(tmp_path: Path, directory: str) -> None:
+def test_systemd_has_nothing_to_say_against_it(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, directory: str
+) -> None:
+    runtime = tmp_path_factory.mktemp("r")  # the paths of sockets are short
     (tmp_path / directory).mkdir()
     words = [sys.executable, "-m", "llama_runner", "run", "--root", str(tmp_path / directory), 'a"b', "$HOME", "%h"]
     unit = tmp_path / "llama-runner-x.service"
-    unit.write_text(service_files.systemd('x "%h"', words, tmp_path / directory, {"ROOT": str(tmp_path / directory)}))
+    unit.write_text(
+        systemd_and_launchd_units.systemd('x "%h"', words, tmp_path / directory, {"ROOT": str(tmp_path / directory)})
+    )
     done = subprocess.run(
         ["systemd-analyze", "verify", "--user", unit],
         check=False,
         capture_output=True,
         text=True,
-        env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)},
+        env={**os.environ, "XDG_RUNTIME_DIR": str(runtime)},
     )
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_launchd_agent_has_the_words_as_they_are(tmp_path: Path) -> None:
-    agent = plistlib.loads(service_files.launchd("a b", ["run", 'a"b', "ü"], tmp_path, {"ROOT": "/ü"}).encode())
+    agent = plistlib.loads(
+        systemd_and_launchd_units.launchd("a b", ["run", 'a"b', "ü"], tmp_path, {"ROOT": "/ü"}).encode()
+    )
     assert agent["EnvironmentVariables"] == {"ROOT": "/ü"}
     assert agent["ProgramArguments"] == ["run", 'a"b', "ü"]
-    assert agent["Label"] == service_files._label("a b")
+    assert agent["Label"] == systemd_and_launchd_units._label("a b")
 
 
 @pytest.mark.parametrize(
@@ -122,9 +129,9 @@ def test_systemd_is_told_when_it_is_ready(tmp_path_factory: pytest.TempPathFacto
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(path))
         listener.settimeout(10)
-        service_files.notify_ready({"NOTIFY_SOCKET": str(path)})
+        systemd_and_launchd_units.notify_ready({"NOTIFY_SOCKET": str(path)})
         assert listener.recv(100) == b"READY=1"
-    service_files.notify_ready({"NOTIFY_SOCKET": str(path)})
+    systemd_and_launchd_units.notify_ready({"NOTIFY_SOCKET": str(path)})
 
 
 def test_nothing_runs(llama_runner: Command, tmp_path: Path) -> None:
@@ -153,7 +160,7 @@ def test_a_server_for_all_without_a_key_is_refused_before_any_work(llama_runner:
 
 
 def test_the_end_of_a_log_is_read_from_its_end_and_followed(tmp_path: Path) -> None:
-    from llama_runner.serving.log_reader import _added, last_lines
+    from llama_runner.serving.log_reader import ServerLog, last_lines
 
     path = tmp_path / "x.log"
     path.write_bytes(b"".join(b"line %06d\n" % number for number in range(30_000)) + b"unfinished")
@@ -161,24 +168,25 @@ def test_the_end_of_a_log_is_read_from_its_end_and_followed(tmp_path: Path) -> N
         assert last_lines(file, 3) == [b"line 029998\n", b"line 029999\n", b"unfinished"]
         assert last_lines(file, 0) == []
         assert len(last_lines(file, 50_000)) == 30_001
-        looks = iter(range(9))
+    looks = iter(range(9))
 
-        def runs() -> bool:
-            look = next(looks)
-            if look < 2:
-                with path.open("ab") as log:
-                    log.write([b" line\n", b"last of the old\n"][look])
-            if look == 1:
-                path.rename(tmp_path / "x.log.1")
-            if look == 2:
-                path.write_bytes(b"first of the new\n")
-            return look < 3
+    def runs() -> bool:
+        look = next(looks)
+        if look < 2:
+            with path.open("ab") as log:
+                log.write([b" line\n", b"last of the old\n"][look])
+        if look == 1:
+            path.rename(tmp_path / "x.log.1")
+        if look == 2:
+            path.write_bytes(b"first of the new\n")
+        return look < 3
 
-        assert b"".join(_added(path, file, runs)) == b" line\nlast of the old\nfirst of the new\n"
+    log = ServerLog(path, runs).read(lines=0, follow=True)
+    assert b"".join(log) == b" line\nlast of the old\nfirst of the new\n"
 
 
 def test_systemd_reads_the_words_as_they_are() -> None:
-    text = service_files.systemd(
+    text = systemd_and_launchd_units.systemd(
         "x", ["plain", "a b", "$HOME", "%h", 'q"t', "b\\s", ""], Path("/d"), {"A": '/a "$b" %c\\d'}
     )
     assert r'Environment="A=/a \"$b\" %%c\\d"' + "\n" in text

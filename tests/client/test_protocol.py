@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from llama_runner.client import requests_to_server
 from llama_runner.client.errors import StrangeAnswer
 from llama_runner.client.reply_types import Timings, ToolCall, Usage
+from llama_runner.client.server_address import ServerAddress
 from llama_runner.client.streamed_reply import StreamAccumulator
 from llama_runner.core.errors import LlamaRunnerError
 
@@ -20,6 +21,14 @@ URL = "http://127.0.0.1:8080"
 
 def body(call: requests_to_server.Call[Any]) -> Any:
     return call.body
+
+
+LOCAL = ("localhost", "LOCALHOST", "127.0.0.1", "127.8.8.8", "[::1]")
+
+
+@pytest.mark.parametrize("host", [*LOCAL, "localhost.example.com", "127.example.com", "[::1f]", "10.0.0.1"])
+def test_a_proxy_is_used_for_every_host_but_this_machine(host: str) -> None:
+    assert ServerAddress(f"http://{host}:8080").is_local is (host in LOCAL)
 
 
 def test_a_text_alone_is_what_the_user_says() -> None:

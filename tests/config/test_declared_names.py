@@ -266,6 +266,7 @@ def test_a_start_with_a_declared_name_loads_what_reads_the_file_and_nothing_that
             "read_config_file",
             "toml",
             "files_for_gc",
+            "secret_check",
             "value_types",
         )
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from llama_runner.config import edit
 from llama_runner.config.config import Config
 from llama_runner.config.errors import ConfigError
 from llama_runner.config.key_path import read_key
+from llama_runner.config.runner_configuration import ConfigFile
 from llama_runner.core.errors import LlamaRunnerError, StoreError, UsageError
 from tests.config.files import Write
 
@@ -292,3 +293,44 @@ def test_where_nothing_can_be_written_the_error_says_where(tmp_path: Path) -> No
 )
 def test_keys_are_read_as_in_the_file_and_names_need_no_quotes(text: str, keys: tuple[str, ...]) -> None:
     assert read_key(text, ["Qwen2.5"]) == keys
+
+
+def test_several_changes_build_on_each_other_also_where_the_first_leaves_an_empty_file(path: Path) -> None:
+    path.write_text('models.x.hf_model = "a/b"\n')
+    changes = [edit.KeyChange("models.x", is_unset=True), edit.KeyChange("models.y.hf_model", "a/c")]
+    [change] = edit.change_keys(path, changes)
+    assert list(Config.load(path).models) == ["y"]
+    assert change.after == path.read_text()
+
+
+@pytest.fixture
+def more(path: Path) -> Path:
+    """Return a file that the configuration includes."""
+    path.write_text('include = ["more.toml"]\n[models.x]\nsource = "a/b"\n')
+    (more := path.with_name("more.toml")).write_text('[models.y]\nsource = "a/c"\n')
+    return more
+
+
+IN_BOTH = [edit.KeyChange("models.x.port", 81), edit.KeyChange("models.y.port", 82)]
+
+
+def test_no_file_is_changed_where_another_was_changed_meanwhile(path: Path, more: Path) -> None:
+    def changes() -> Iterator[edit.KeyChange]:
+        yield from IN_BOTH
+        more.write_text("# mine\n")  # by an editor
+
+    before = path.read_text()
+    with pytest.raises(StoreError, match="changed by another process"):
+        edit.change_keys(path, changes())
+    assert (path.read_text(), more.read_text()) == (before, "# mine\n")
+
+
+def test_a_change_that_is_made_for_a_revision_is_not_made_of_another_text(path: Path) -> None:
+    def changes() -> Iterator[edit.KeyChange]:
+        path.write_text("# mine\n")  # by an editor
+        yield edit.KeyChange("defaults.port", 81)
+
+    file = ConfigFile(path)
+    with pytest.raises(StoreError, match="changed by another process"):
+        file.change(changes(), apply=True, revision=file.read().revision)
+    assert path.read_text() == "# mine\n"

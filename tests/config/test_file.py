@@ -16,6 +16,7 @@ from llama_runner.config.config import Config
 from llama_runner.config.errors import ConfigError
 from llama_runner.config.read_config_file import LARGEST
 from llama_runner.core.errors import UsageError
+from llama_runner.system.platforms import user_id
 from tests.config.files import Write, mistakes, told
 
 NOT_A_NUMBER = "expected a whole number from 0 to 65535, got"
@@ -383,7 +384,7 @@ class TestOtherThanAFile:
                 [(_, _, text, _)] = told(tmp_path / name)
                 assert text.startswith("cannot be read: ")
 
-    @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+    @pytest.mark.skipif(not user_id(), reason="root may read everything")
     def test_a_file_that_may_not_be_read_is_told(self, write: Write) -> None:
         path = write("")
         path.chmod(0)
@@ -439,3 +440,27 @@ def test_any_damaged_file_is_read_or_its_mistakes_are_told(write: Write, changes
             config.resolved(name, environment={})
         return
     assert all(str(each) for each in mistakes(path, {"A": "/a"}))
+
+
+def test_an_adapter_has_a_name_that_can_be_mixed_and_one_source(tmp_path: Path) -> None:
+    path = tmp_path / "llama-runner.toml"
+    path.write_text(
+        '[models.m]\nsource = "x"\n[models.m.adapters."a+b"]\npath = "p"\n[models.m.adapters.latest]\npath = "p"\n'
+        '[models.m.adapters.two]\npath = "p"\nsource = "org/name"\n[models.m.adapters.hub]\nsource = "org/name@v1"\n'
+        '[models.m.adapters.trained]\nsource = "legal@v2"\n[models.m.adapters.here]\nsource = "./p"\n'
+    )
+    with pytest.raises(ConfigError) as caught:
+        Config.load(path)
+    assert [mistake.text for mistake in caught.value.mistakes] == [
+        "'a+b' is no name of an adapter",
+        "'latest' is no name of an adapter",
+        "path and source both name an adapter",
+    ]
+    kept = path.read_text().partition("[models.m.adapters.hub]")
+    path.write_text('[models.m]\nsource = "x"\n' + kept[1] + kept[2])
+    adapters = Config.load(path).models["m"].adapters
+    assert {name: each.where for name, each in adapters.items()} == {
+        "hub": "org/name@v1",
+        "trained": "legal@v2",
+        "here": str(tmp_path / "p"),
+    }

@@ -10,6 +10,7 @@ import pytest
 from llama_runner.config.config import Config
 from llama_runner.config.errors import ConfigError
 from llama_runner.config.find import FILE_NAME, find_config, user_config
+from llama_runner.system.platforms import user_id
 from tests.config.files import write_in
 
 
@@ -51,7 +52,7 @@ def test_a_directory_of_that_name_is_passed_over(tmp_path: Path, below: Path) ->
     assert find_config(None, tmp_path, environment={}) == path
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.skipif(user_id() != 0, reason="only root can give a file away")
 def test_a_file_above_that_belongs_to_another_user_is_told_and_not_read(tmp_path: Path, below: Path) -> None:
     ours, other = write_in(tmp_path / "a")(""), write_in(below)("")
     os.chown(other, 4242, 4242)

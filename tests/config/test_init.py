@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pexpect
+import psutil
 import pytest
 
 from llama_runner.config.config import Config
@@ -51,6 +53,13 @@ def answer(child: pexpect.spawn[str], question: str, text: str) -> str:
     shown = child.before or ""
     child.sendline(text)
     return shown
+
+
+def wait_until_it_reads(child: pexpect.spawn[str]) -> None:
+    """Wait until the rest of a question is shown and the process waits: Python loses a Ctrl-C just before it reads."""
+    child.expect_exact(": ")
+    while psutil.Process(child.pid).status() != psutil.STATUS_SLEEPING:
+        time.sleep(0.01)
 
 
 def ended(child: pexpect.spawn[str]) -> int | None:
@@ -109,6 +118,7 @@ def test_ctrl_c_writes_nothing(wizard: Start, directory: Path, question: str) ->
         for each in ("quantization [", "context in tokens", "preset, or none"):
             answer(child, each, "")
     child.expect_exact(question)
+    wait_until_it_reads(child)
     child.sendintr()
     assert ended(child) == 130
     assert not list(directory.iterdir())

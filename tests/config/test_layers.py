@@ -141,10 +141,9 @@ def test_an_adapter_is_a_name_of_its_own(write: Write) -> None:
     config = Config.load(path)
     assert config.resolved("x").words == ()
     resolved = config.resolved("x:l")
-    assert (resolved.names, resolved.words) == (
-        ("x:l",),
-        ("--lora-scaled", f'"{path.parent}/a,b.gguf:0.5"'),
-    )
+    assert (resolved.names, resolved.words) == (("x:l",), ())
+    assert resolved.keywords["lora"] == (f"l={path.parent}/a,b.gguf:0.5",)
+    assert resolved.settings["lora"].origin == "adapter l"
 
 
 def test_a_source_is_relative_to_the_file_that_declares_it_and_a_name_stays_a_name(write: Write) -> None:

@@ -18,7 +18,10 @@ from llama_runner.core.errors import UsageError
 from tests.config.files import Write
 from tests.conftest import REPOSITORY
 
-VALIDATOR = jsonschema.Draft202012Validator(schema())
+
+@pytest.fixture(scope="module")
+def validator() -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(schema())
 
 
 def toml_files() -> list[Any]:
@@ -48,11 +51,13 @@ def test_every_key_is_in_it() -> None:
 
 
 @pytest.mark.parametrize("text", toml_files())
-def test_the_files_of_the_documentation_are_read_and_fit_the_schema(text: str, write: Write) -> None:
+def test_the_files_of_the_documentation_are_read_and_fit_the_schema(
+    text: str, write: Write, validator: jsonschema.Draft202012Validator
+) -> None:
     for name in loads(text).get("include", ()):
         write("", name)
     Config.load(write(text), environment={"MODELS": "/models"})
-    VALIDATOR.validate(loads(text))
+    validator.validate(loads(text))
 
 
 @pytest.mark.parametrize(
@@ -79,8 +84,10 @@ def test_the_files_of_the_documentation_are_read_and_fit_the_schema(text: str, w
         ("x = 1", False),
     ],
 )
-def test_the_schema_and_the_reader_agree(text: str, fits: bool, write: Write) -> None:
-    assert VALIDATOR.is_valid(loads(text)) == fits
+def test_the_schema_and_the_reader_agree(
+    text: str, fits: bool, write: Write, validator: jsonschema.Draft202012Validator
+) -> None:
+    assert validator.is_valid(loads(text)) == fits
     try:
         Config.load(write(text))
     except UsageError:
@@ -89,6 +96,6 @@ def test_the_schema_and_the_reader_agree(text: str, fits: bool, write: Write) ->
         assert fits
 
 
-def test_examples_of_the_project_fit(write: Write) -> None:
+def test_examples_of_the_project_fit(validator: jsonschema.Draft202012Validator) -> None:
     for path in Path(REPOSITORY).rglob("examples/**/llama-runner.toml"):
-        VALIDATOR.validate(loads(path.read_text()))
+        validator.validate(loads(path.read_text()))

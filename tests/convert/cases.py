@@ -57,12 +57,18 @@ TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfo
 
 @dataclass(frozen=True)
 class Case:
-    """One checkpoint: ``name`` is its directory's, ``pre`` what the official script is told the pre-tokenizer is."""
+    """One checkpoint: ``name`` is its directory's, ``pre`` what the official script is told the pre-tokenizer is.
+
+    ``options`` are further arguments of the script. With ``projector`` the projector (mmproj) is made of it, not the
+    model.
+    """
 
     build: Callable[[Path], object]
     outtypes: tuple[str, ...] = ("auto",)
     name: str = "tiny"
     pre: str = "-"
+    options: tuple[str, ...] = ()
+    projector: bool = False
 
 
 def _added(number: int, content: str, *, special: bool, normalized: bool = False) -> dict[str, Any]:

@@ -40,6 +40,10 @@ class _Reader:
             return self.string()
         if kind == 9:
             kind, count = self.unpack("<I"), self.unpack("<Q")
+            if kind in SIMPLE:
+                layout = f"<{count}{SIMPLE[kind][1]}"
+                self.place += struct.calcsize(layout)
+                return [*struct.unpack_from(layout, self.data, self.place - struct.calcsize(layout))]
             return [self.value(kind) for _ in range(count)]
         return self.unpack(SIMPLE[kind])
 

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from typing_extensions import Self
 
@@ -14,11 +15,13 @@ LISTENING = re.compile(r"listening on https?://\S*:(\d+)")
 
 
 class LlamaCpp:
-    """A llama-server that is asked for tokens only; a context manager."""
+    """A llama-server that is asked for tokens; a context manager."""
 
-    def __init__(self, binaries: Path, model: Path) -> None:
+    def __init__(self, binaries: Path, model: Path, *options: str) -> None:
         program = max(binaries.glob("bins/*/*/llama-server"), key=lambda path: path.stat().st_mtime)
         words = [program, "-m", model, "--host", "127.0.0.1", "--port", "0", "--no-warmup", "-c", "64", "-np", "1"]
+        words += ["--threads", "1"]
+        words += options
         self.process = subprocess.Popen(
             [str(word) for word in words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
@@ -48,10 +51,25 @@ class LlamaCpp:
 
         ``parsed``: only the latter.
         """
-        body = json.dumps({"content": text, "add_special": special, "parse_special": special or parsed})
-        self.connection.request("POST", "/tokenize", body, {"Content-Type": "application/json"})
+        asked = {"content": text, "add_special": special, "parse_special": special or parsed}
+        tokens: list[int] = self._ask("/tokenize", asked)["tokens"]
+        return tokens
+
+    def answer(self, text: str, *, count: int) -> list[int]:
+        """The numbers of the most probable tokens of letters after a text; random bytes would be no UTF-8."""
+        asked = {"prompt": text, "n_predict": count, "temperature": 0, "return_tokens": True}
+        asked |= {"grammar": "root ::= [a-z ]+", "ignore_eos": True}
+        tokens: list[int] = self._ask("/completion", asked)["tokens"]
+        return tokens
+
+    def embedding(self, text: str) -> list[float]:
+        """The embedding of a text, of a server that was started for them."""
+        numbers: list[float] = self._ask("/embedding", {"content": text})[0]["embedding"][0]
+        return numbers
+
+    def _ask(self, path: str, asked: dict[str, Any]) -> Any:
+        self.connection.request("POST", path, json.dumps(asked), {"Content-Type": "application/json"})
         answer = self.connection.getresponse()
         found = json.loads(answer.read())
         assert answer.status == 200, found
-        tokens: list[int] = found["tokens"]
-        return tokens
+        return found

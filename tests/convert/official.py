@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 FAMILIES = sorted(path.stem for path in (Path(__file__).parent / "families").glob("[a-z]*.py"))
 FIRST = "first"  # the cases of `tests.convert.cases`, Llama and BERT with all that is in metadata and vocabularies
 GROUPS = [FIRST, *FAMILIES]
+PROJECTORS = "projectors"  # the cases of `tests.convert.projectors`, of which not the model is made
 
 
 def cases_of(group: str) -> dict[str, Case]:
     """The cases of a family, or the first ones."""
     if group == FIRST:
         return CASES
-    cases: dict[str, Case] = import_module(f"tests.convert.families.{group}").CASES
+    package = "tests.convert" if group == PROJECTORS else "tests.convert.families"
+    cases: dict[str, Case] = import_module(f"{package}.{group}").CASES
     return cases
 
 
@@ -49,6 +51,8 @@ def run_official(
             keys[str(destination)] = f"{title}/{outtype}"
             jobs.append({
                 "directory": str(directory), "destination": str(destination), "outtype": outtype, "pre": case.pre,
+                "options": case.options,
+                "projector": case.projector,
             })  # fmt: skip
     driver = DATA / "official_driver.py"
     environment = {"PYTHONPATH": str(tree / "gguf-py"), "HF_HUB_OFFLINE": "1", "PATH": "", "HOME": str(folder)}
@@ -93,6 +97,7 @@ def record_our_own(group: str) -> None:
             case.build(directory)
             for outtype in case.outtypes:
                 made = convert(directory, Path(folder) / title / f"{outtype}.gguf", name=case.name, outtype=outtype)  # type: ignore[arg-type]
+                assert made.sha256 is not None, "it is small"
                 digests[f"{title}/{outtype}"] = made.sha256
     write(unconfirmed(group), digests)
 

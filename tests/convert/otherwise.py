@@ -15,9 +15,9 @@ from llama_runner.convert.gguf_metadata import KeyValues
 from llama_runner.convert.model_config import Config
 from llama_runner.convert.model_directory import ModelDirectory
 from llama_runner.convert.vocab.byte_fallback import BYTE_TOKEN
-from llama_runner.convert.vocab.sentencepiece import ADDED_SCORE
 from llama_runner.convert.vocab.token_types import BYTE, CONTROL, NORMAL, USER_DEFINED
 from llama_runner.convert.vocab.tokenizer import Tokenizer
+from llama_runner.convert.vocab.write_sentencepiece import ADDED_SCORE
 from tests.convert.gguf_file import raw_values, rewritten
 
 GGML = "tokenizer.ggml."

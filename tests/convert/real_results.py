@@ -76,10 +76,10 @@ def measure(name: str, folder: Path, binaries: Path) -> dict[str, Any]:
     shape: dict[str, Any] = {"hidden_size": 8, "num_attention_heads": 2, "num_key_value_heads": 2}
     directory = llama(folder / "model", tokenizer="", vocab_size=max(numbers) + 17, num_hidden_layers=1, **shape)
     for file, content in files.items():
-        write_json(directory / file, content)
+        write_json(directory / file, content, indent=None)
     made = folder / "model.gguf"
     convert(directory, made, name="model", outtype="f16")
-    library = Tokenizer.from_str(json.dumps(document))
+    library = Tokenizer.from_file(str(directory / "tokenizer.json"))
     added = [token["content"] for token in document["added_tokens"]][:_FIRST]
     own = [text for token in added for text in (f"{token} hello", f"hello {token} there", f"a{token}\n")]
     values = read(made).values

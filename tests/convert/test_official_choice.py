@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from llama_runner.convert.choose_converter import NoProjector, UnknownArchitecture, choose_converter
 from llama_runner.convert.errors import AlreadyQuantized, MissingFile
-from llama_runner.convert.families import ARCHITECTURES
+from llama_runner.convert.families import ARCHITECTURES, FLAT, TEXT_PARTS
 from llama_runner.convert.model_directory import ModelDirectory
 from llama_runner.convert.official_architectures import MODELS, PROJECTORS
-from llama_runner.convert.official_script import NoProjector, UnknownArchitecture, check_adapter, choose_converter
+from llama_runner.convert.official_script import check_adapter
 from llama_runner.core.errors import SourceError
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ def test_the_names_are_those_of_the_tree(binaries: Path) -> None:
         if node.target.id.endswith("_MODEL_MAP")
     }
     assert maps == {"TEXT_MODEL_MAP": MODELS, "MMPROJ_MODEL_MAP": PROJECTORS}
-    assert set(ARCHITECTURES) <= MODELS
+    assert set(ARCHITECTURES) - TEXT_PARTS.keys() <= MODELS
+    for name, part in TEXT_PARTS.items():  # the script goes by the architecture of the text part
+        assert {name, *part["architectures"]} & MODELS
 
 
 @pytest.mark.parametrize("name", ["LlamaForCausalLM", "BertModel"])
@@ -61,6 +64,11 @@ def test_what_reads_is_converted_here_whatever_else_a_model_does(tmp_path: Path,
     ).official
 
 
+@pytest.mark.parametrize("architecture", sorted(FLAT))
+def test_the_settings_of_the_text_part_may_stand_at_the_top(tmp_path: Path, architecture: str) -> None:
+    assert not choose_converter(ModelDirectory(model(tmp_path, architectures=[architecture], hidden_size=64))).official
+
+
 @pytest.mark.parametrize(
     "config",
     [
@@ -74,6 +82,14 @@ def test_what_reads_is_converted_here_whatever_else_a_model_does(tmp_path: Path,
         {
             "architectures": ["LlavaForConditionalGeneration"],
             "text_config": {"model_type": "llama", "architectures": ["MixtralForCausalLM"]},
+        },
+        {"architectures": ["Qwen2_5_VLForConditionalGeneration"], "text_config": {"model_type": "qwen3_vl_text"}},
+        {"architectures": ["Qwen3VLForConditionalGeneration"], "hidden_size": 64},
+        {"architectures": ["Gemma3ForConditionalGeneration"], "text_config": {"model_type": "gemma2"}},
+        {
+            "architectures": ["Qwen3VLMoeForConditionalGeneration"],
+            "text_config": {"model_type": "qwen3_vl_moe_text"},
+            "quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]},
         },
         {"ssm_cfg": {}},
         {"architectures": ["LlamaForCausalLM"], "quantization_config": NVFP4},

@@ -15,7 +15,7 @@ from llama_runner.core.plan import Snapshot
 from llama_runner.core.step import Place, Step
 from llama_runner.engine.executor import Executor
 from llama_runner.engine.observer import Observer
-from llama_runner.steps.python_environment import ConverterEnvironment, accelerators, python_of
+from llama_runner.steps.official_converter_environment import ConverterEnvironment, accelerators, python_of
 from llama_runner.store.artifacts import Store
 from llama_runner.store.digest_cache import hash_tree
 from llama_runner.store.local_sources import LocalSources
@@ -87,10 +87,10 @@ def only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return wheels
 
 
-def make(root: Path, index: str = "") -> tuple[Store, Path]:
+def make(root: Path, index: str = "", accelerator: str = "") -> tuple[Store, Path]:
     """Make an environment with torch and protobuf; return the store and where it lies."""
     store = Store(root, lambda _event: None)
-    step = ConverterEnvironment(Tree(index), ("torch==2.13.0", "protobuf<5"), "cpython-3", "here")
+    step = ConverterEnvironment(Tree(index), ("torch==2.13.0", "protobuf<5"), "cpython-3", "here", accelerator)
     observer = Observer(store, LocalSources(store, remember=True, inspect=lambda _source: None))
     executor = Executor(store, observer, lambda _event: None, lock_timeout=60)
     outcome = executor.execute(observer.plan((step,), Snapshot()))
@@ -141,6 +141,20 @@ def test_a_torch_for_cuda_is_not_installed(tmp_path: Path, only: Path) -> None:
     with pytest.raises(ToolError, match=r"nvidia-cublas 13\.0"):
         make(tmp_path / "root")
     assert not (tmp_path / "root" / "vendor" / "converter-cpython-3-here").exists()
+
+
+def test_the_environment_for_a_gpu_has_a_torch_for_cuda_and_no_other(tmp_path: Path, only: Path) -> None:
+    wheel(only, "torch", "2.13.0")
+    protobuf(only)
+    with pytest.raises(ToolError, match="no CUDA build of torch"):
+        make(tmp_path / "root", accelerator="cuda")
+    wheel(only, "torch", "2.13.0", needs="Requires-Dist: nvidia-cublas\n")
+    wheel(only, "nvidia-cublas", "13.0")
+    _, place = make(tmp_path / "root", accelerator="cuda")
+    assert place.name == "trainer-cuda-cpython-3-here"
+    look = "import importlib.util as u; print(u.find_spec('nvidia_cublas') is not None)"
+    done = subprocess.run([python_of(place), "-I", "-c", look], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True"]
 
 
 def test_an_index_that_does_not_answer_is_asked_for_one_package_and_no_more(tmp_path: Path, only: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llama_runner.steps.python_environment import DRIVER
+from llama_runner.steps.official_converter_environment import DRIVER
 from tests.convert.script_stubs import BASE, TRUST
 
 if TYPE_CHECKING:

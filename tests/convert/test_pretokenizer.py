@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from llama_runner.convert.errors import NO_WAY, UnknownPreTokenizer
-from llama_runner.convert.vocab.pretokenizer import STRUCTURES as KNOWN
-from llama_runner.convert.vocab.pretokenizer import recognise
 from llama_runner.convert.vocab.pretokenizer_names import NAMES
+from llama_runner.convert.vocab.recognise_pretokenizer import STRUCTURES as KNOWN
+from llama_runner.convert.vocab.recognise_pretokenizer import recognise
 from llama_runner.convert.vocab.tokenizer import AddedToken, Tokenizer
 from tests.convert.pretokenizers import BYTES, GPT2, LLAMA3, NFC, QWEN2, STRUCTURES, Structure, cased, split
 

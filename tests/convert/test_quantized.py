@@ -13,7 +13,7 @@ import pytest
 
 from llama_runner.convert import convert, dequantize, describe, inspect
 from llama_runner.convert import errors as E  # noqa: N812 - as in the other tests
-from llama_runner.convert.cast_types import LAYOUT
+from llama_runner.convert.cast_numbers import LAYOUT
 from llama_runner.convert.gguf_writer import Reader
 from llama_runner.convert.safetensors import read_shard
 from llama_runner.core.errors import ExitCode, SourceError

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from llama_runner.convert.errors import BrokenShard
+from llama_runner.convert.find_weight_files import find_shards
 from llama_runner.convert.model_directory import ModelDirectory
 from llama_runner.convert.safetensors import ITEM_BITS, read_shard
-from llama_runner.convert.shards import find_shards
 from tests.convert.checkpoints import encoded, write_raw, write_safetensors
 from tests.fuzzing import bounded
 

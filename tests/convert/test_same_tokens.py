@@ -16,7 +16,7 @@ from llama_runner.convert.families import internlm
 from llama_runner.convert.gguf_metadata import KeyValues, encode_string
 from llama_runner.convert.model_config import Config
 from llama_runner.convert.model_directory import ModelDirectory
-from llama_runner.convert.vocab import byte_fallback, protobuf
+from llama_runner.convert.vocab import byte_fallback, sentencepiece_model_file
 from tests.conftest import Command
 from tests.convert import real_vocabularies as real
 from tests.convert import tiny_tokenizers
@@ -31,7 +31,7 @@ tokenizers = pytest.importorskip("tokenizers")
 Files = Mapping[str, Any]
 """tokenizer.json and tokenizer_config.json."""
 Different = Callable[..., list[str]]
-PIECES = protobuf.read(DATA / "tokenizers" / "spm" / "tokenizer.model").pieces
+PIECES = sentencepiece_model_file.read(DATA / "tokenizers" / "spm" / "tokenizer.model").pieces
 GGML = "tokenizer.ggml."
 SPACE = real.SPACE
 model = real.llama_model

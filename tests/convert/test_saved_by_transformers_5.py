@@ -13,7 +13,7 @@ import pytest
 from llama_runner.convert import convert
 from llama_runner.convert.converter_corrections import revision_of
 from llama_runner.convert.official_script import settings_for_transformers_4
-from llama_runner.convert.vocab import protobuf
+from llama_runner.convert.vocab import sentencepiece_model_file
 from tests.convert import real_vocabularies as real
 from tests.convert.cases import Case
 from tests.convert.checkpoints import DATA, edit_json, llama, write_json
@@ -63,7 +63,7 @@ def checkpoint(folder: Path, name: str, settings: dict[str, Any], **document: An
         "num_hidden_layers": 1,
     }
     directory = llama(folder / "model", tokenizer="", vocab_size=max(numbers) + 1, **shape)
-    write_json(directory / "tokenizer.json", tokenizer)
+    write_json(directory / "tokenizer.json", tokenizer, indent=None)
     write_json(directory / "tokenizer_config.json", {**COMMON, **settings})
     return directory
 
@@ -110,7 +110,9 @@ def test_17_05_a_class_puts_bos_in_version_5_only_if_the_settings_or_tokenizer_j
     flag: str | None, binaries: Path, tmp_path: Path
 ) -> None:
     """As transformers 5.23 does with the same files."""
-    pieces = real.as_tokenizer_json(protobuf.read(DATA / "tokenizers" / "spm" / "tokenizer.model").pieces)
+    pieces = real.as_tokenizer_json(
+        sentencepiece_model_file.read(DATA / "tokenizers" / "spm" / "tokenizer.model").pieces
+    )
     directory = llama(tmp_path / "model", tokenizer="", num_hidden_layers=1)
     write_json(directory / "tokenizer.json", {**pieces["tokenizer.json"], **AS_LLAMA})
     said = {} if flag is None else {flag: True}

@@ -137,7 +137,7 @@ def test_17_10_a_tokenizer_that_transformers_has_needs_no_code(settings: dict[st
 def test_17_10_plan_tells_of_a_missing_tokenizer_and_of_code_for_the_script_s_models(
     tmp_path: Path, llama_runner: Command
 ) -> None:
-    model = llama(tmp_path / "model", num_hidden_layers=1, architectures=["Qwen2VLForConditionalGeneration"])
+    model = llama(tmp_path / "model", num_hidden_layers=1, architectures=["BloomForCausalLM"])
     for path in model.glob("tokenizer*"):
         path.unlink()
     done = llama_runner("plan", model, "--root", tmp_path / "root")

@@ -11,7 +11,7 @@ from llama_runner.convert import errors, inspect
 from llama_runner.convert.gguf_metadata import KeyValues
 from llama_runner.convert.model_config import Config
 from llama_runner.convert.model_directory import ModelDirectory
-from llama_runner.convert.vocab import protobuf, unigram
+from llama_runner.convert.vocab import sentencepiece_model_file, unigram
 from tests.convert.checkpoints import copy_tokenizer, llama, write_json
 
 
@@ -65,7 +65,7 @@ def test_what_the_settings_rename_is_no_contradiction(model: Path) -> None:
 
 def test_unigram_pieces_are_compared_too(tmp_path: Path) -> None:
     copy_tokenizer(tmp_path, "t5")
-    pieces = [[text, score] for text, score, _ in protobuf.read(tmp_path / "spiece.model").pieces]
+    pieces = [[text, score] for text, score, _ in sentencepiece_model_file.read(tmp_path / "spiece.model").pieces]
     write_json(tmp_path / "tokenizer.json", {"model": {"type": "Unigram", "vocab": [*pieces, ["<extra_id_0>", 0.0]]},
                                              "added_tokens": [{"content": "<extra_id_0>"}]})  # fmt: skip
     config = Config("T5ForConditionalGeneration", {"vocab_size": len(pieces) + 4})

@@ -11,7 +11,7 @@ import pytest
 
 from llama_runner.convert.errors import BadVocabulary, UnreadableFile
 from llama_runner.convert.prepare_checkpoint import describe
-from llama_runner.convert.vocab import protobuf
+from llama_runner.convert.vocab import sentencepiece_model_file
 from llama_runner.core.errors import SourceError
 from tests.convert.checkpoints import DATA, llama, write_json
 
@@ -27,7 +27,7 @@ def test_a_lying_length_takes_no_memory(length: int, tmp_path: Path) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(UnreadableFile, match="bytes are missing at the end"):
-            protobuf.read(path)
+            sentencepiece_model_file.read(path)
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()

@@ -158,9 +158,10 @@ def test_systemd_is_told_of_the_real_server(
 @pytest.mark.parametrize("how", [[], ["--json"]])
 @pytest.mark.parametrize("streams", ["stdout", "both"])
 def test_11_18_a_reader_that_has_gone_does_not_end_the_server(
-    llama_runner: Command, root: Path, children: list[subprocess.Popen[str]], how: list[str], streams: str
+    root: Path, children: list[subprocess.Popen[str]], how: list[str], streams: str
 ) -> None:
     """Do what ``run | head -1`` does."""
+    runner = Runner(root)
     errors = subprocess.STDOUT if streams == "both" else subprocess.PIPE
     words = [*MODULE, "run", *DEMO, "--root", str(root), "--api-key", "auto", *how]
     command = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors, text=True)
@@ -169,8 +170,9 @@ def test_11_18_a_reader_that_has_gone_does_not_end_the_server(
     command.stdout.readline()
     command.stdout.close()
     command.stdout = None
-    while not (found := llama_runner("ps", "--root", root, "--json").json) or found[0]["state"] != "ready":
+    while not (found := runner.running()) or found[0]["state"] != "ready":
         assert command.poll() is None
+        time.sleep(0.05)  # the server starts on the same core
     assert request(found[0]["url"], "/health")[0] == 200
     command.send_signal(signal.SIGTERM)
     said = "" if command.stderr is None else command.stderr.read()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 import subprocess
 import tempfile
 from contextlib import suppress
@@ -12,7 +12,8 @@ import pytest
 
 from llama_runner import Runner, ServerOptions
 from llama_runner.convert import convert
-from llama_runner.core.errors import ExitCode
+from llama_runner.core.errors import ExitCode, Interrupted
+from llama_runner.gateway.prepare_in_worker import failure_of
 from llama_runner.serving.errors import ServerDied
 from llama_runner.serving.template_check import UnreadableTemplate, check_template
 from llama_runner.store import layout
@@ -82,7 +83,7 @@ def test_17_07_the_programs_are_asked_once_for_a_template(root: Path, tmp_path: 
     first, second = (model_with(READABLE, tmp_path / name) for name in ("first", "second"))
     spec = runner.plan(first, server=ServerOptions(port=0)).spec
     program = tmp_path / "llama-server"
-    program.write_text(f'#!/bin/sh\necho "$*" >> "$0.asked"\nexec {json.dumps(str(spec.binary))} "$@"\n')
+    program.write_text(f'#!/bin/sh\necho "$*" >> "$0.asked"\nexec {shlex.quote(str(spec.binary))} "$@"\n')
     program.chmod(0o755)
     spec, kept, asked = spec.replace(binary=program), tmp_path / "kept", program.with_name("llama-server.asked")
     for model in (first, first, second, second):
@@ -141,6 +142,35 @@ def test_17_07_what_cannot_be_tried_now_is_tried_again(
         check_template(spec, tmp_path / "kept")
     with pytest.raises(UnreadableTemplate):
         check_template(spec, tmp_path / "kept")
+
+
+def test_17_07_a_passing_failure_is_not_taken_for_a_template_that_can_be_read(root: Path, tmp_path: Path) -> None:
+    spec = Runner(root).plan(model_with(BROKEN, tmp_path), server=ServerOptions(port=0)).spec
+    program = tmp_path / "llama-server"
+    program.write_text(
+        '#!/bin/sh\n[ -e "$0.once" ] || { touch "$0.once"; echo "failed to allocate" >&2; exit 1; }\n'
+        f'exec {shlex.quote(str(spec.binary))} "$@"\n'
+    )
+    program.chmod(0o755)
+    spec, kept = spec.replace(binary=program), tmp_path / "kept"
+    check_template(spec, kept)
+    with pytest.raises(UnreadableTemplate):
+        check_template(spec, kept)
+
+
+def test_17_07_the_check_of_a_template_is_cancelled_like_the_start(root: Path, tmp_path: Path) -> None:
+    runner = Runner(root)
+    program = tmp_path / "llama-server"
+    program.write_text('#!/bin/sh\ntouch "$0.asked"\nexec sleep 600\n')
+    program.chmod(0o755)
+    spec = runner.plan(model_with(READABLE, tmp_path), server=ServerOptions(port=0)).spec.replace(binary=program)
+    with pytest.raises(Interrupted):
+        check_template(spec, tmp_path / "kept", program.with_name("llama-server.asked").exists)
+    assert not (tmp_path / "kept").exists()
+
+
+def test_17_07_a_template_that_cannot_be_read_is_not_tried_again_by_the_gateway() -> None:
+    assert failure_of(UnreadableTemplate("model", "it is broken", has_format=False)).permanent
 
 
 @pytest.mark.parametrize("template", ["\ud800".encode("utf-16", "surrogatepass"), b"\xff{{ x }}", b"{{ '\x00' }}"])

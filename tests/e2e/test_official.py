@@ -67,12 +67,22 @@ def test_a_model_that_sees_is_served_with_a_projector_made_of_its_weights(
     root: Path, unknown: Path, children: list[subprocess.Popen[str]], llama_runner: Command
 ) -> None:
     run = Running(children, unknown / "seeing", "--mmproj", "--root", root, "-q", "q8_0")
-    assert [event["step"] for event in run.of("step_finished")] == ["convert", "quantize", "projector"]
+    assert sorted(event["step"] for event in run.of("step_finished")) == ["convert", "projector", "quantize"]
     assert request(run.url, "/props")[1]["modalities"]["vision"]
     assert answers(run.url)
     end(run)
     made = llama_runner("convert", unknown / "seeing", "--mmproj", "--root", root, "--json")
     assert [Path(one["path"]).name for one in made.json] == ["model.gguf", "mmproj-model.gguf"], made
+
+
+def test_the_text_part_and_the_projector_of_a_model_that_sees_come_out_the_same(
+    root: Path, unknown: Path, llama_runner: Command
+) -> None:
+    words = ("convert", unknown / "seeing", "--mmproj", "--root", root, "--json")
+    ours = llama_runner(*words)
+    official = llama_runner(*words, "--converter", "official")
+    assert [one["ran"] for one in official.json] == [True, True], official
+    assert [one["sha256"] for one in official.json] == [one["sha256"] for one in ours.json]
 
 
 def test_a_model_on_the_hub_that_is_not_known_here_is_converted_and_its_code_is_not_fetched(
@@ -228,7 +238,6 @@ def test_what_nobody_converts_is_told_at_once(unknown: Path, tmp_path: Path, lla
     [
         (("--demo", "--mmproj"), "no projector can be made of LlamaForCausalLM"),
         (("{gguf}", "--mmproj"), "no projector can be made of {gguf}, a GGUF file"),
-        (("{gguf}", "--lora", "{adapter}"), "{adapter} is converted with the config.json of its base model"),
         (("--demo", "--lora", "{gguf}"), "{gguf} is no LoRA adapter"),
         (("--demo", "--lora", "nowhere"), "nowhere does not exist"),
         (("--demo", "--lora", "{empty}"), "adapter_config.json is missing, needed for the adapter's settings"),

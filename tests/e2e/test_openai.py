@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
-from openai import APIStatusError, OpenAI
 
 from llama_runner import Client
 from llama_runner.client.errors import RequestRefused
@@ -32,27 +32,27 @@ TOOL: Any = {
 
 
 @pytest.fixture
-def openai(llama_server: Client) -> Iterator[OpenAI]:
-    with OpenAI(base_url=llama_server.openai_base_url, api_key="none", max_retries=0) as client:
+def sdk(llama_server: Client) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=llama_server.openai_base_url, api_key="none", max_retries=0) as client:
         yield client
 
 
-def model(openai: OpenAI) -> str:
-    return next(iter(openai.models.list())).id
+def model(sdk: openai.OpenAI) -> str:
+    return next(iter(sdk.models.list())).id
 
 
-def test_a_question_is_answered(openai: OpenAI) -> None:
-    done = openai.chat.completions.create(
-        model=model(openai), messages=[{"role": "user", "content": QUESTION}], temperature=0
+def test_a_question_is_answered(sdk: openai.OpenAI) -> None:
+    done = sdk.chat.completions.create(
+        model=model(sdk), messages=[{"role": "user", "content": QUESTION}], temperature=0
     )
     assert done.choices[0].message.content == ANSWER
     assert done.usage is not None
     assert done.usage.completion_tokens > 10
 
 
-def test_an_answer_is_streamed(openai: OpenAI) -> None:
-    stream = openai.chat.completions.create(
-        model=model(openai), messages=[{"role": "user", "content": QUESTION}], temperature=0, stream=True
+def test_an_answer_is_streamed(sdk: openai.OpenAI) -> None:
+    stream = sdk.chat.completions.create(
+        model=model(sdk), messages=[{"role": "user", "content": QUESTION}], temperature=0, stream=True
     )
     pieces = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
     assert "".join(pieces) == ANSWER
@@ -66,16 +66,14 @@ TEMPLATE = str(Path(__file__).with_name("tools.jinja"))
 
 
 @pytest.mark.llama_model(demo=True, extra=("--chat-template-file", TEMPLATE))
-def test_a_tool_is_called_and_both_clients_read_the_same_call(openai: OpenAI, llama_server: Client) -> None:
+def test_a_tool_is_called_and_both_clients_read_the_same_call(sdk: openai.OpenAI, llama_server: Client) -> None:
     messages: Any = [{"role": "user", "content": "what do you see?"}]
-    done = openai.chat.completions.create(model=model(openai), messages=messages, extra_body=NOT_ALL, **FORCED)
+    done = sdk.chat.completions.create(model=model(sdk), messages=messages, extra_body=NOT_ALL, **FORCED)
     [call, *_] = done.choices[0].message.tool_calls
     assert call.function.name == "sky"
     assert json.loads(call.function.arguments)["city"] in ("Oslo", "Rome")
     streamed: list[Any] = list(
-        openai.chat.completions.create(
-            model=model(openai), messages=messages, extra_body=NOT_ALL, stream=True, **FORCED
-        )
+        sdk.chat.completions.create(model=model(sdk), messages=messages, extra_body=NOT_ALL, stream=True, **FORCED)
     )
     parts = [part for chunk in streamed if chunk.choices for part in chunk.choices[0].delta.tool_calls or ()]
     first = "".join(part.function.arguments or "" for part in parts if part.index == 0)
@@ -90,9 +88,9 @@ def test_a_tool_is_called_and_both_clients_read_the_same_call(openai: OpenAI, ll
         assert llama_server.chat(told, more=NOT_ALL, **FORCED).tool_calls
 
 
-def test_a_prompt_that_exceeds_the_context_is_an_api_error(openai: OpenAI) -> None:
-    with pytest.raises(APIStatusError, match="exceeds the available context size"):
-        openai.chat.completions.create(model=model(openai), messages=[{"role": "user", "content": "hello " * 2000}])
+def test_a_prompt_that_exceeds_the_context_is_an_api_error(sdk: openai.OpenAI) -> None:
+    with pytest.raises(openai.APIStatusError, match="exceeds the available context size"):
+        sdk.chat.completions.create(model=model(sdk), messages=[{"role": "user", "content": "hello " * 2000}])
 
 
 def minilm() -> str:
@@ -104,9 +102,9 @@ def minilm() -> str:
 
 
 @pytest.mark.llama_model(minilm(), quantization="q8_0", extra=("--embeddings",))
-def test_texts_become_the_same_vectors_by_both_clients(openai: OpenAI, llama_server: Client) -> None:
+def test_texts_become_the_same_vectors_by_both_clients(sdk: openai.OpenAI, llama_server: Client) -> None:
     texts = ["A cat sits on the mat.", "The stock market fell.", "A kitten lies on a rug."]
-    theirs = openai.embeddings.create(model=model(openai), input=texts, encoding_format="float")
+    theirs = sdk.embeddings.create(model=model(sdk), input=texts, encoding_format="float")
     vectors = [item.embedding for item in theirs.data]
     assert [len(vector) for vector in vectors] == [384] * 3
     ours = llama_server.embed(texts)

@@ -1,6 +1,7 @@
 """A process of its own that executes a small graph: the tests kill it, starve it, or start many of it.
 
-``python -m tests.engine.drive ROOT [--kind Slow] [--limit BYTES] [--die-everywhere] [--elsewhere DIR]``
+``python -m tests.engine.drive ROOT [--kind Slow] [--limit BYTES] [--die-everywhere [--again]] [--elsewhere DIR]
+[--blake3]``
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llama_runner.core import digest
 from llama_runner.core.errors import LlamaRunnerError
 from tests.command_server import do_not_sync
 from tests.engine.toys import File, Toy, ToyTree, World
@@ -82,14 +84,20 @@ def link_elsewhere(root: Path, elsewhere: Path) -> None:
         (root / name).symlink_to(elsewhere / name)
 
 
-def die_everywhere(parent: Path, elsewhere: Path | None) -> int:
-    """Execute the graph in ``parent/N`` for N = 1, 2, … and be killed at operation N, until one run gets through."""
+def die_everywhere(parent: Path, elsewhere: Path | None, *, again: bool) -> int:
+    """Execute the graph in ``parent/N`` for N = 1, 2, … and be killed at operation N, until one run gets through.
+
+    ``again``: it has been executed for another source.
+    """
     for number in range(1, 1000):
         root = parent / str(number)
         root.mkdir()
         (root / "source").write_text("a")
         if elsewhere is not None:
             link_elsewhere(root, elsewhere / str(number))
+        if again:
+            World(root).execute(graph(root))
+            (root / "source").write_text("b")
         child = os.fork()
         if not child:
             die_at(number)
@@ -104,18 +112,22 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("root", type=Path)
     parser.add_argument("--die-everywhere", action="store_true")
+    parser.add_argument("--again", action="store_true")
     parser.add_argument("--elsewhere", type=Path)
+    parser.add_argument("--blake3", action="store_true")
     parser.add_argument("--kind", default="Toy")
     parser.add_argument("--limit", type=int, default=0)
     given = parser.parse_args()
     do_not_sync()  # it still counts as an operation
+    if given.blake3:
+        digest.BLAKE3_FROM = 0
     world = World(given.root)
     if given.limit:
         import resource
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (given.limit, given.limit))
     if given.die_everywhere:
-        return die_everywhere(given.root, given.elsewhere)
+        return die_everywhere(given.root, given.elsewhere, again=given.again)
     try:
         world.execute(graph(given.root, {"Toy": Toy, "Slow": Slow, "Big": Big, "Sleeping": Sleeping}[given.kind]))
     except LlamaRunnerError as error:

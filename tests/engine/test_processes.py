@@ -56,6 +56,22 @@ def test_11_23_sigkill_at_any_operation_when_models_and_bins_are_on_another_file
     assert not list(other_file_system.rglob(f"{PREFIX}*")), "what was left behind there is swept too"
 
 
+def test_sigkill_while_a_file_is_replaced_leaves_the_old_one_or_the_new_one(tmp_path: Path) -> None:
+    child = drive(tmp_path, "--die-everywhere", "--again")
+    _, err = child.communicate()
+    assert child.returncode == 0, err
+    found = {int(path.name): payloads(path)["models/toys/first"] for path in tmp_path.iterdir() if path.is_dir()}
+    every = [found[number] for number in sorted(found)]
+    assert len(every) > 40
+    old, new = every[0], every[-1]
+    assert old != new
+    assert every == [old] * every.count(old) + [new] * every.count(new)
+
+
+def test_killed_at_any_operation_with_blake3_and_run_again_without_it_the_end_state_is_the_same(tmp_path: Path) -> None:
+    killed_everywhere(tmp_path, "--blake3")
+
+
 def killed_everywhere(tmp_path: Path, *arguments: str) -> None:
     child = drive(tmp_path, "--die-everywhere", *arguments)
     _, err = child.communicate()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,12 @@ from llama_runner import Runner
 from llama_runner.convert import convert
 from llama_runner.core.events import Noticed, StepStarted
 from llama_runner.demo import MODEL_DIRECTORY
+from llama_runner.fidelity.compare_tokens_and_template import DRIVER
 from llama_runner.fidelity.difficult_lines import lines_for
 from llama_runner.fidelity.original import read_original
 from tests.conftest import Command, says
 from tests.convert.checkpoints import edit_json
+from tests.convert.official import cases_of
 from tests.fakehub.hub import Hub
 
 pytest.importorskip("tokenizers")
@@ -209,6 +213,28 @@ def test_without_the_libraries_one_line_says_that_nothing_is_checked(
     says(llama_runner("check", "--demo", "--root", root, env=without), 5, "tokenizers", "llama-runner[check]")
 
 
+def test_an_answer_that_is_too_large_hinders_no_start(root: Path, model: Path, llama_runner: Command) -> None:
+    edit_json(model / "tokenizer_config.json", chat_template="{{ 'a' * 45000000 }}")
+    found = llama_runner("prepare", model, "--root", root)
+    assert found.code == 0, found
+    assert "not checked: " in found.err
+
+
+def test_a_template_that_asks_for_too_much_memory_is_refused(tmp_path: Path) -> None:
+    """The driver limits itself before it reads anything; here to less than users have."""
+    job: dict[str, Any] = {
+        "tokenizer": None,
+        "template": "{{ 'a' * 2 ** 30 }}",
+        "conversations": {"one": {}},
+        "specials": {},
+    }
+    (tmp_path / "job").write_text(json.dumps(job))
+    code = "import sys, original_driver as driver; driver.MEMORY = 1 << 29; driver.main(*sys.argv[1:])"
+    subprocess.run([sys.executable, "-c", code, tmp_path / "job", tmp_path / "result"], check=True, cwd=DRIVER.parent)
+    result = json.loads((tmp_path / "result").read_text())
+    assert (result["prompts"], "MemoryError" in result["refused"]["one"]) == ({}, True)
+
+
 def test_an_unreadable_original_is_said_and_hinders_no_start(root: Path, model: Path, llama_runner: Command) -> None:
     made = Runner(root).prepare(model, check=False).model
     changed(model, "tokenizer.json", lambda found: found.update(normalizer={"type": "NoSuchThing"}))
@@ -242,6 +268,22 @@ def test_a_gguf_on_the_hub_is_compared_with_its_base_model_without_weights(
     offline = llama_runner("check", "quants/tuned-GGUF", "--root", root, "--json", env={"HF_HUB_OFFLINE": "1"})
     assert (offline.code, offline.json["recorded"]) == (0, True), offline
     assert len(hub.requests) == count
+
+
+@pytest.mark.usefixtures("user_of_the_hub")
+def test_originals_whose_names_are_alike_are_not_taken_for_each_other(
+    hub: Hub, root: Path, llama_runner: Command
+) -> None:
+    made = Runner(root).make(demo=True, quantization="q8_0", check=False)[0].path
+    for repo in ("a/b__c", "a__b/c"):
+        hub.repo(repo, {path.name: path for path in MODEL_DIRECTORY.iterdir()} | {"README.md": repo.encode()})
+        found = llama_runner("check", made, "--original", repo, "--root", root, "--json")
+        assert found.code == 0, found
+        assert f"{repo} at " in found.err, "it was fetched"
+        assert found.json["original"].startswith(f"{repo} at ")
+        count = len(hub.requests)
+        assert llama_runner("check", made, "--original", repo, "--root", root, "--json").code == 0
+        assert len(hub.requests) == count
 
 
 @pytest.mark.usefixtures("user_of_the_hub")
@@ -288,3 +330,23 @@ def test_a_converted_model_of_the_hub_is_checked_and_its_freed_original_is_not_f
     assert (plan.pending, "check" in [each.step.kind for each in plan.steps]) == ((), False)
     assert runner.prepare("acme/base", quantization="q4_k_m").ran == ()
     assert runner.prepare("acme/base", quantization="q8_0").check["identical"] > 300, "what was found stays"
+
+
+def test_a_tokenizer_with_code_of_its_own_is_compared_by_its_sentencepiece_model(
+    root: Path, tmp_path: Path, llama_runner: Command
+) -> None:
+    """InternLM2 has no tokenizer.json; its class is in a file of the model, which is not run."""
+    pytest.importorskip("sentencepiece")
+    directory = tmp_path / "internlm2-chat"
+    cases_of("relatives")["internlm2-chat"].build(directory)
+    edit_json(
+        directory / "tokenizer_config.json",
+        tokenizer_class="InternLM2Tokenizer",
+        auto_map={"AutoTokenizer": ["tokenization_internlm2.InternLM2Tokenizer", None]},
+        bos_token="<s>",
+        added_tokens_decoder={"322": {"content": "<|im_end|>", "special": True}},
+    )
+    (directory / "generation_config.json").write_text('{"eos_token_id": [2, 322]}', encoding="utf-8")
+    done = llama_runner("check", directory, "--root", root, "--json")
+    assert (done.code, parts(done.json)) == (0, []), done
+    assert "sentencepiece" in json.dumps(done.json)

@@ -19,6 +19,7 @@ from typing import Any
 
 import llama_runner.convert
 from llama_runner.convert import convert, official_script, prepare_checkpoint
+from llama_runner.convert.choose_converter import choose_converter
 from llama_runner.convert.model_directory import ModelDirectory
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.request.model_inspection import inspect
@@ -181,10 +182,10 @@ def check(case: Case, scratch: Path) -> None:
 def _choose(model: Path) -> None:
     source = ModelDirectory(model)
     read_quantization(source.config)
-    choice = official_script.choose_converter(source)
+    choice = choose_converter(source)
     _check_context(choice.context_length)
     official_script.describe(model, choice)
-    official_script.choose_converter(source, "official")
+    choose_converter(source, "official")
 
 
 def _inspect(model: Path) -> None:

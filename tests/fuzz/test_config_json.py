@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from llama_runner.convert import convert, prepare_checkpoint
+from llama_runner.convert.choose_converter import choose_converter
 from llama_runner.convert.errors import BadHyperparameter, UnreadableFile
 from llama_runner.convert.gguf_metadata import KeyValues
 from llama_runner.convert.model_directory import ModelDirectory
-from llama_runner.convert.official_script import choose_converter
 from llama_runner.core.errors import SourceError
 from tests.convert.official import cases_of
 from tests.fuzz import config_json

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import locale
 import os
 import shutil
 import subprocess
@@ -11,11 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 import pytest
 
+from tests.command_server import ForkedProcess, shared
 from tests.e2e.serving import request
 from tests.gateway.ollama_gateway import client, ollama_gateway, ollama_js, ollama_store
 
@@ -30,12 +32,8 @@ class Running:
     def __init__(self, config: Path, root: Path, *listen: str, **env: str) -> None:
         words = [word for address in listen or ("127.0.0.1:0",) for word in ("--listen", address)]
         self.config = config
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "llama_runner.gateway", "--config", config, "--root", root, *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, **env},
+        self.process, self._output = start_gateway(
+            ["--config", str(config), "--root", str(root), *words], {**os.environ, **env}
         )
         self.lines: list[dict[str, Any]] = []
         """What it wrote: events, and a line for each request."""
@@ -48,8 +46,7 @@ class Running:
         self.url = self.urls[0]
 
     def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
+        for line in self._output:
             with self._news:
                 self.lines.append(_object(line))
                 self._news.notify_all()
@@ -104,8 +101,26 @@ class Running:
             self.process.kill()
         self.process.wait()
         self._reader.join(30)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        self._output.close()
+
+
+def start_gateway(
+    words: list[str], environment: dict[str, str]
+) -> tuple[subprocess.Popen[str] | ForkedProcess, IO[str]]:
+    """Start a gateway; return it and what it writes. A fork that has imported all starts sooner."""
+    if (server := shared()) is not None and server.takes(environment):
+        reader, writer = os.pipe()
+        process = server.start("llama_runner.gateway", words, environment, Path.cwd(), [writer, os.dup(writer)])
+        return process, os.fdopen(reader, encoding=locale.getpreferredencoding(False))
+    started = subprocess.Popen(
+        [sys.executable, "-m", "llama_runner.gateway", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )
+    assert started.stdout is not None
+    return started, started.stdout
 
 
 def _object(line: str) -> dict[str, Any]:
@@ -165,6 +180,14 @@ case "$*" in *"--alias one "*) exec "{python}" -I "{fake}" "$@" ;; esac
 exec "{program}" "$@"
 """
 
+_DYING = """#!/bin/sh
+# The real llama-server, except for the first one that is called one: a program that behaves as GGML_FAKE says.
+case "$*" in *"--alias one "*)
+    [ -e "$GGML_TEST_GATE" ] || { : > "$GGML_TEST_GATE"; exec "{python}" -I "{fake}" "$@"; } ;;
+esac
+exec "{program}" "$@"
+"""
+
 _SLOW = """#!/bin/sh
 # The real llama-server, which is not started as a server before there is the file that GGML_TEST_GATE names.
 case "$*" in *"--alias one "*)
@@ -202,6 +225,17 @@ def _programs(directory: Path, binaries: Path, server: str) -> Path:
     return directory
 
 
+def _with_fake(directory: Path, binaries: Path, server: str) -> Path:
+    fake = Path(__file__).parents[1] / "serving" / "fake_llama_server.py"
+    return _programs(directory, binaries, server.replace("{python}", sys.executable).replace("{fake}", str(fake)))
+
+
+@pytest.fixture
+def dying_programs(tmp_path: Path, binaries: Path) -> Path:
+    """Return a directory of programs whose first server is a fake one, and whose next ones are real."""
+    return _with_fake(tmp_path / "dying", binaries, _DYING)
+
+
 @pytest.fixture
 def slow_programs(tmp_path: Path, binaries: Path) -> Path:
     """Return a directory of programs whose server starts when the test says so."""
@@ -223,10 +257,7 @@ def hanging_programs(tmp_path: Path, binaries: Path) -> Path:
 @pytest.fixture
 def fake_programs(tmp_path: Path, binaries: Path) -> Path:
     """Return a directory of programs whose server is the one of ``tests.serving.fake_llama_server``."""
-    fake = Path(__file__).parents[1] / "serving" / "fake_llama_server.py"
-    return _programs(
-        tmp_path / "fakes", binaries, _FAKE.replace("{python}", sys.executable).replace("{fake}", str(fake))
-    )
+    return _with_fake(tmp_path / "fakes", binaries, _FAKE)
 
 
 SHARED = """

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import httpx
-from jsonschema import Draft202012Validator
+import jsonschema
 
 Json = dict[str, Any]
 
@@ -51,7 +51,7 @@ class Api:
         self.called.add(operation["operationId"])
         response = operation["responses"][str(status)]
         schema = response["content"]["application/json"]["schema"]
-        Draft202012Validator({**schema, "components": self.document["components"]}).validate(found)
+        jsonschema.Draft202012Validator({**schema, "components": self.document["components"]}).validate(found)
 
     def operation(self, method: str, path: str) -> Json:
         """Return the operation that a path means, as the document has it."""
@@ -97,6 +97,6 @@ class Api:
             elif not line and "type" in event:
                 assert event["type"] == event["sse_event"]
                 if event["type"] not in ("line", "end", "reset"):
-                    Draft202012Validator(schema).validate(event)
+                    jsonschema.Draft202012Validator(schema).validate(event)
                 yield event
                 event = {}

@@ -45,6 +45,10 @@ class World:
         self.running[effect.model] = (effect.instance, "loading")
         self.starts.append(effect.model)
 
+    def _expect(self, effect: state.Expect) -> None:
+        assert effect.model not in self.running, "only what is not there is expected"
+        assert any(phase == "stopping" for _, phase in self.running.values()), "it waits for others to end"
+
     def _stop(self, effect: state.Stop) -> None:
         instance, phase = self.running[effect.model]
         assert instance == effect.instance

@@ -92,7 +92,9 @@ class Soak:
         for name in NAMES:
             self.running.post(f"/models/{name}/unload", {})
         self.running.wait_for(lambda: not self.running.running())
-        self.running.wait_for(lambda: not psutil.Process(self.running.process.pid).children())
+        # but for the process that waits to become the next server
+        self.running.wait_for(lambda: len(psutil.Process(self.running.process.pid).children()) <= 1)
+        self.running.wait_for(lambda: not self.running.children())
         time.sleep(0.2)  # connections that clients have closed
 
     def _note(self, what: str, status: int, wrong: object = None) -> None:

@@ -19,12 +19,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_runner.core.errors import LlamaRunnerError, UsageError
-from llama_runner.gateway.access_control import is_allowed_origin, is_local_host, read_keys
-from llama_runner.gateway.client_rights import Client
+from llama_runner.gateway.access_control import Client, is_allowed_origin, is_local_host
 from llama_runner.gateway.listeners import address_of
+from llama_runner.gateway.read_keys_and_limits import read_keys
 from tests.conftest import REPOSITORY
 from tests.e2e.serving import request
 from tests.gateway.conftest import TWO, Running, Start
+from tests.gateway.keys import as_key, outside, private
 from tests.gateway.streams import Stream
 
 LIMITS = """
@@ -39,22 +40,6 @@ manage = true
 """
 
 
-def private(path: Path, text: str) -> Path:
-    path.write_text(text, encoding="utf-8")
-    path.chmod(0o600)
-    return path
-
-
-def outside() -> str:
-    """Return an address of this machine that is not loopback."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))
-        except OSError:
-            pytest.skip("this machine has no address but loopback")
-        return str(probe.getsockname()[0])
-
-
 @pytest.fixture
 def open_gateway(gateway: Start, tmp_path: Path) -> Running:
     """Return a gateway at loopback and at an address that other machines reach."""
@@ -62,10 +47,6 @@ def open_gateway(gateway: Start, tmp_path: Path) -> Running:
     keys = private(tmp_path / "keys", "# a comment\nplain-key\n")
     text = f'[gateway]\napi_key_file = "{keys}"\nlimits_file = "{limits}"\n{TWO}'
     return gateway(text, "127.0.0.1:0", f"{outside()}:0")
-
-
-def as_key(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
 
 
 def test_loopback_needs_no_key_and_every_other_address_does(open_gateway: Running) -> None:

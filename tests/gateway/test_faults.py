@@ -61,6 +61,22 @@ def test_a_request_right_after_the_death_of_a_process_waits_for_the_next_process
     assert running.metric("crashes_total") == 3
 
 
+def test_a_request_whose_process_dies_as_it_comes_is_answered_by_the_next_process(
+    gateway: Start, dying_programs: Path, tmp_path: Path
+) -> None:
+    death = {"GGML_FAKE": '{"die_answering": -9}', "GGML_TEST_GATE": str(tmp_path / "died")}
+    running = gateway(SLOW.format(programs=dying_programs), **death)
+    assert running.chat("one")[0] == 200
+    assert running.metric("crashes_total") == 1
+
+
+def test_a_request_that_kills_each_process_is_sent_twice_and_no_more(gateway: Start, fake_programs: Path) -> None:
+    running = gateway(SLOW.format(programs=fake_programs), GGML_FAKE='{"die_answering": -9}')
+    status, told = running.chat("one")
+    assert (status, told["error"]["code"]) == (502, "server_lost")
+    running.wait_for(lambda: running.metric("crashes_total") == 2)
+
+
 def test_another_model_answers_while_one_prepares_and_loads(
     gateway: Start, slow_programs: Path, tmp_path: Path
 ) -> None:
@@ -135,7 +151,7 @@ def test_a_second_sigterm_ends_requests_in_progress(gateway: Start) -> None:
 def test_a_client_that_leaves_the_queue_is_forgotten(gateway: Start) -> None:
     running = gateway(TIGHT + TWO)
     running.chat("one")
-    with Stream(running.url, "one", max_tokens=300) as busy:
+    with Stream(running.url, "one", max_tokens=3000) as busy:
         busy.first()
         os.kill(running.running()["one"]["pid"], signal.SIGSTOP)
         with Stream(running.url, "two"):

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from openapi_spec_validator import validate
 
-from llama_runner.gateway.management.operations import OPERATIONS
-from tests.gateway.conftest import Running, Start
+from llama_runner import Runner
+from llama_runner.config.config import Config
+from llama_runner.gateway import main_process
+from llama_runner.gateway.created_models import change_created
+from llama_runner.gateway.gateway import Gateway
+from llama_runner.gateway.http_application import Application, Settings
+from llama_runner.gateway.management.route_table import OPERATIONS
+from llama_runner.gateway.served_models import Catalogue, ServedModel
+from tests.gateway.conftest import Running, Start, own_root
 from tests.gateway.management_client import Api
 
 CONFIG = """# mine
@@ -34,6 +42,10 @@ ctx_size = 512
 [models.absent]
 source = "acme/nowhere:Q4_K_M"
 
+[models.broken]
+demo = true
+llama = { lora-scaled = "legal.gguf:1" }
+
 [models.one.adapters.legal]
 path = "legal.gguf"
 scale = 0.5
@@ -53,6 +65,8 @@ def api(running: Running) -> Iterator[Api]:
 
 
 def test_the_document_is_valid_and_has_every_route(api: Api) -> None:
+    from openapi_spec_validator import validate  # takes a second
+
     validate(api.document)
     described = {each["operationId"] for methods in api.document["paths"].values() for each in methods.values()}
     assert described == {each.id for each in OPERATIONS}
@@ -61,8 +75,8 @@ def test_the_document_is_valid_and_has_every_route(api: Api) -> None:
 
 def test_a_model_is_listed_shown_started_pinned_and_stopped(api: Api, running: Running) -> None:
     rows = {row["name"]: row for row in api.get("/models")["models"] if row["served"]}
-    assert rows.keys() == {"one", "org/two", "absent", "one:legal"}
-    assert rows["one"]["names"] == ["uno", "one:cold"]
+    assert rows.keys() == {"one", "org/two", "absent", "broken"}
+    assert rows["one"]["names"] == ["uno", "one:cold", "one:legal"]
     assert (rows["one"]["state"], rows["absent"]["state"]) == ("stopped", "absent")
     assert rows["one"]["bytes"] > 0
     assert rows["one"]["quantizations"]
@@ -88,7 +102,7 @@ def test_a_model_is_listed_shown_started_pinned_and_stopped(api: Api, running: R
     shown = api.get("/models/one")
     assert shown["running"]["state"] == shown["model"]["state"] == "ready"
     assert shown["stored"]["name"] == "demo"
-    assert api.post("/reload")["models"] == ["one", "one:legal", "org/two", "absent"]
+    assert api.post("/reload")["models"] == ["one", "org/two", "absent", "broken"]
     assert api.get("/models/one")["model"]["pinned"], "a pin of a client outlasts a reload"
     assert api.put("/models/one/pin", {"pinned": False})["pinned"] is False
     assert api.post("/models/one/stop") == {"model": "one", "stopped": True}
@@ -97,12 +111,12 @@ def test_a_model_is_listed_shown_started_pinned_and_stopped(api: Api, running: R
 
 def test_what_cannot_be_loaded_is_told_by_an_event_and_by_an_error(api: Api) -> None:
     with api.events(types="model_failed") as events:
-        api.post("/models/one:legal/start")
+        api.post("/models/broken/start")
         failed = next(events)
-    assert failed["model"] == "one:legal"
+    assert failed["model"] == "broken"
     assert failed["error"]["log"]
-    assert "legal.gguf" in "".join(api.get("/models/one:legal/log")["lines"])
-    error = api.http.post("/models/one:legal/start", json={"wait": True})
+    assert "legal.gguf" in "".join(api.get("/models/broken/log")["lines"])
+    error = api.http.post("/models/broken/start", json={"wait": True})
     assert error.status_code in (500, 503)
     assert error.json()["error"]["type"] in ("load_failed", "crashing")
 
@@ -138,14 +152,73 @@ def test_the_log_of_a_model_is_read_and_followed(api: Api, running: Running) -> 
 def test_files_are_kept_looked_at_and_removed(api: Api, tmp_path: Path) -> None:
     assert api.put("/models/one/keep", {"kept": True}) == {"model": "demo", "kept": True}
     assert api.get("/models/one")["model"]["kept"]
-    error = api.get("/models/one/removal", 400)["error"]
+    error = api.get("/models/one/removal", 409)["error"]
     assert "keep" in error["message"]
+    assert error["type"] == "needs_force"
     api.post("/models/one/start", {"wait": True})
     look = api.get("/models/one/removal", force=True)
     assert look["removed"] is False
     assert look["bytes"] + look["shared"] > 0
+    assert api.delete("/models/one", 409)["error"]["type"] == error["type"]
+    assert api.get("/models/one")["model"]["state"] == "ready", "what is not removed is not stopped"
     assert api.put("/models/one/keep", {"kept": False})["kept"] is False
     assert api.delete("/models/absent", 404)["error"]["type"] == "no_such_model"
+
+
+def test_a_model_of_the_configuration_stays_where_a_client_made_its_name_before(
+    gateway: Start, tmp_path: Path, binaries: Path
+) -> None:
+    names = (ServedModel(name="one", declared="org/two"), ServedModel(name="uno", declared="org/two", is_alias=True))
+    for each in names:
+        change_created(own_root(tmp_path, binaries), lambda made, each=each: made.with_name(each))  # type: ignore[misc]
+    running = gateway(CONFIG)
+    api = Api(running.url)
+    assert {row["name"]: row["origin"] for row in api.get("/models")["models"]}["one"] == "configuration"
+    assert api.delete("/models/one", 409)["error"]["message"]
+    deleted = httpx.request("DELETE", f"{running.url}/api/delete", json={"model": "uno"})
+    assert (deleted.status_code, "declared in the configuration" in deleted.text) == (400, True)
+    assert {"one", "org/two"} <= {row["name"] for row in api.get("/models")["models"]}
+    assert api.get("/models/one")["model"]["names"] == ["uno", "one:cold", "one:legal"]
+    api.http.close()
+
+
+@pytest.mark.filterwarnings("ignore::aiohttp.web.NotAppKeyWarning")
+def test_a_slow_reload_does_not_put_back_what_a_later_one_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "llama-runner.toml"
+    config.write_text("[models.old]\ndemo = true\n")
+    reads, go_on = iter([True, False]), threading.Event()
+    read = main_process.Process._read
+
+    def slow_first(self: main_process.Process) -> Config:
+        found = read(self)
+        if next(reads):
+            began.set()
+            go_on.wait(60)
+        return found
+
+    began = threading.Event()
+    given = main_process._parser().parse_args(["--config", str(config), "--root", str(tmp_path)])
+    process = main_process.Process(given, lambda _: None)
+    monkeypatch.setattr(main_process.Process, "_read", slow_first)
+
+    async def run() -> None:
+        process._urls = ["http://127.0.0.1:1"]
+        gateway = Gateway(tmp_path, lambda: Runner(tmp_path), Catalogue())
+        application = Application(gateway, Settings())
+        first = asyncio.ensure_future(process._reload_now(application))
+        await asyncio.to_thread(began.wait, 60)
+        config.write_text("[models.new]\ndemo = true\n")
+        second = asyncio.ensure_future(process._reload_now(application))
+        await asyncio.wait({second}, timeout=1)  # it may end before the first one, or wait for it
+        go_on.set()
+        await asyncio.gather(first, second)
+        assert list(gateway.catalogue.declared) == ["new"]
+        gateway.start()
+        await gateway.close(0.0)
+
+    asyncio.run(run())
 
 
 def test_the_configuration_is_changed_after_its_difference_was_seen(api: Api, running: Running) -> None:
@@ -175,6 +248,17 @@ def test_the_configuration_is_changed_after_its_difference_was_seen(api: Api, ru
     assert (replaced["applied"], replaced["reloaded"]) == (True, False)
 
 
+def test_a_change_that_the_gateway_cannot_go_on_with_is_told_as_written_and_not_served(
+    api: Api, running: Running
+) -> None:
+    change = {"changes": [{"key": "gateway.api_key_file", "value": "nowhere"}], "apply": True}
+    done = api.put("/config", change)
+    assert (done["applied"], done["reloaded"]) == (True, False)
+    assert "nowhere" in done["reload_error"]["message"]
+    assert "nowhere" in running.config.read_text()
+    assert api.put("/config", {"text": CONFIG, "apply": True})["reload_error"] is None
+
+
 def test_a_wrong_change_is_refused_with_the_mistake(api: Api, running: Running) -> None:
     wrong: tuple[dict[str, Any], ...] = (
         {"changes": [{"key": "models.one.prot", "value": 1}], "apply": True},
@@ -197,13 +281,27 @@ def test_programs_are_listed_activated_and_rolled_back(api: Api) -> None:
     listed = api.get("/programs")
     assert listed["in_use"] == "auto"
     name = listed["programs"][0]["name"]
-    assert api.post(f"/programs/{name}/activate") == {"in_use": name}
+    with api.events(types="programs_changed") as events:
+        assert api.post(f"/programs/{name}/activate") == {"in_use": name}
+        assert next(events)["type"] == "programs_changed"
     assert api.get("/programs")["in_use"] == name
     assert api.delete(f"/programs/{name}", 400)["error"]["type"] == "build_is_chosen"
     assert api.post("/programs/rollback") == {"in_use": "auto"}
     assert api.post("/programs/rollback", status=400)["error"]["message"]
     assert api.post("/programs/none/activate", status=404)["error"]["type"] == "no_such_build"
     assert api.get("/programs/updates", offline=True)["index"]["why"]
+
+
+def test_events_tell_what_runs_and_how_busy_the_machine_is_as_the_routes_do(api: Api, running: Running) -> None:
+    api.post("/models/one/start", {"wait": True})
+    with api.events(types="running,machine") as events:
+        told = {event["type"]: event for event in (next(events), next(events))}
+    assert set(api.get("/machine")) <= set(told["machine"])
+    found = api.get("/running")
+    assert set(found) - {"servers"} <= set(told["running"])
+    assert set(found["models"][0]) == set(told["running"]["models"][0])
+    assert found["servers"] == [], "the gateway and its processes are no other servers"
+    assert running.children()
 
 
 def test_status_machine_doctor_and_adapters(api: Api, running: Running) -> None:
@@ -216,6 +314,8 @@ def test_status_machine_doctor_and_adapters(api: Api, running: Running) -> None:
     assert api.get("/doctor")["verdict"]
     [adapter] = api.get("/adapters")["adapters"]
     assert (adapter["name"], adapter["scale"], adapter["bytes"], adapter["state"]) == ("one:legal", 0.5, None, "absent")
+    found = api.get("/adapters")
+    assert (found["trained"], found["problem"]) == ([], None)
 
 
 def test_a_build_that_is_here_is_a_job_that_ends_at_once(api: Api) -> None:
@@ -260,6 +360,16 @@ def test_requests_that_are_wrong_are_errors_that_name_the_field(api: Api) -> Non
     assert api.http.patch("/models").status_code == 405
     assert api.http.put("/config", content=b"{", headers={"Content-Type": "application/json"}).status_code == 400
     assert api.http.put("/config", content=b"[1]", headers={"Content-Type": "application/json"}).status_code == 400
+
+
+def test_what_is_nested_too_deeply_is_a_wrong_request(api: Api, running: Running) -> None:
+    for nested in ("[" * 500 + "]" * 500, '{"a":' * 500 + "1" + "}" * 500):
+        content = f'{{"changes": [{{"key": "models.one.llama", "value": {nested}}}], "apply": true}}'
+        answer = api.http.put("/config", content=content, headers={"Content-Type": "application/json"})
+        assert (answer.status_code, "nested too deeply" in answer.text) == (400, True), answer.text
+    for body in ({"changes": [{"key": ".".join("a" * 2000), "value": 1}]}, {"text": ".".join("a" * 2000) + " = 1"}):
+        assert api.put("/config", body | {"apply": True}, 400)["error"]["message"]
+    assert running.config.read_text() == CONFIG
 
 
 def test_pages_of_other_origins_and_other_content_types_are_refused(running: Running) -> None:

@@ -7,7 +7,7 @@ import re
 import subprocess
 
 from llama_runner.gateway.event_log import TYPES
-from llama_runner.gateway.management.operations import OPERATIONS
+from llama_runner.gateway.management.route_table import OPERATIONS
 from tests.conftest import REPOSITORY
 from tests.gateway.conftest import Start
 

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
+from aiohttp import web
 
 from llama_runner import Runner
 from llama_runner.demo import EXAMPLES
 from llama_runner.gateway.errors import CallFailed
+from llama_runner.gateway.gateway import Gateway
+from llama_runner.gateway.http_application import Application, Settings
 from llama_runner.gateway.jobs import JobRuns, Jobs, TooManyJobs, UnknownJob, Work
+from llama_runner.gateway.management import route_handlers
+from llama_runner.gateway.management.manager import Manager
+from llama_runner.gateway.management.operation import Call, Operation
+from llama_runner.gateway.served_models import Catalogue
 from llama_runner.gateway.worker_process import Question, Workers
 from tests.fakehub.hub import Hub
 from tests.gateway.conftest import Running
@@ -164,6 +173,95 @@ def test_a_call_that_cannot_be_made_is_an_error_and_not_a_hang(tmp_path: Path) -
         assert (caught.value.status, caught.value.kind) == (404, "no_such_model")
         assert caught.value.hint
         assert (await workers.call(question(tmp_path, offline=True)))["pin"]
+
+    asyncio.run(run())
+
+
+def our_children() -> set[int]:
+    return {child.pid for child in psutil.Process().children()}
+
+
+def test_calls_whose_clients_left_count_until_their_processes_have_ended(tmp_path: Path) -> None:
+    async def run() -> None:
+        workers, before = Workers(), our_children()
+        for _ in range(3):
+            calls = [asyncio.ensure_future(workers.call(question(tmp_path, "doctor"))) for _ in range(4)]
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert len(our_children() - before) <= 4
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+        assert (await workers.call(question(tmp_path, "updates", offline=True)))["pin"], "the places are free again"
+
+    asyncio.run(run())
+
+
+def test_a_process_that_ends_before_it_is_asked_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", shutil.which("true"))
+
+    async def run() -> None:
+        before = our_children()
+        with pytest.raises(CallFailed, match="its process ended with"):
+            await Workers().call(question(tmp_path, more="than a pipe has room for" * 10_000))
+        assert not our_children() - before
+
+    asyncio.run(run())
+
+
+@pytest.mark.filterwarnings("ignore::aiohttp.web.NotAppKeyWarning")
+def test_what_a_client_asked_to_change_is_done_to_its_end_when_it_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run() -> None:
+        began, gone, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def change(_manager: Manager, _call: Call) -> Json:
+            began.set()
+            await gone.wait()
+            await asyncio.sleep(0)
+            done.set()
+            return {}
+
+        operation = Operation("POST", "/change", "change", "test", "Change something.", change, answer={})
+        monkeypatch.setattr(route_handlers, "OPERATIONS", (operation,))
+        lines: list[str] = []
+
+        def log(line: str) -> None:
+            lines.append(line)
+            gone.set()
+
+        settings = Settings(access_log=log)
+        gateway = Gateway(tmp_path, lambda: Runner(tmp_path), Catalogue())
+        server = web.AppRunner(Application(gateway, settings).web, handler_cancellation=True)
+        await server.setup()
+        await web.TCPSite(server, "127.0.0.1", 0).start()
+        [(host, port)] = server.addresses
+        _, writer = await asyncio.open_connection(host, port)
+        head = "POST /api/v1/change HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        writer.write(f"{head}Content-Length: 2\r\n\r\n{{}}".encode())
+        await asyncio.wait_for(began.wait(), 60)
+        writer.close()
+        await asyncio.wait_for(gone.wait(), 60)
+        assert json.loads(lines[0])["error"] == "client_gone"
+        await asyncio.wait_for(done.wait(), 60)
+        gateway.start()
+        await gateway.close(0.0)
+        await server.cleanup()
+
+    asyncio.run(run())
+
+
+def test_two_jobs_are_one_only_where_they_do_the_same(tmp_path: Path) -> None:
+    def work(**arguments: object) -> Work:
+        return Work(kind="build", name="auto", question=question(tmp_path, "programs", binaries="none", **arguments))
+
+    async def run() -> None:
+        jobs = Jobs()
+        first = await jobs.start(work(force=[], device="auto"))
+        assert await jobs.start(work(device="auto", force=[])) is first
+        assert await jobs.start(work(force=["compile"], device="auto")) is not first
+        await jobs.close()
 
     asyncio.run(run())
 

@@ -100,7 +100,7 @@ def test_running_shows_each_model_with_its_memory_and_what_is_left(gateway: Star
     running = gateway(
         TWO.replace("demo = true\n[models.two]", 'demo = true\naliases = ["uno"]\nttl = "1h"\n[models.two]')
     )
-    with Stream(running.url, "uno", max_tokens=300) as stream:
+    with Stream(running.url, "uno", max_tokens=3000) as stream:
         stream.first()
         found = running.get("/running")[1]
         [model] = found["models"]

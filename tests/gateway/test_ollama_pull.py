@@ -19,11 +19,11 @@ import pytest
 from llama_runner import Runner
 from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.demo import EXAMPLES
-from llama_runner.gateway.created_models import CreatedModels, change_created, read_created
+from llama_runner.gateway.created_models import CreatedModels, change_created
 from llama_runner.gateway.errors import BadRequest
 from llama_runner.gateway.ollama_downloads import check_repository
 from llama_runner.gateway.ollama_progress import ProgressTranslator
-from llama_runner.gateway.served_models import Catalogue, DeclaredModel, ServedModel, catalogue_of
+from llama_runner.gateway.served_models import Catalogue, DeclaredModel, ServedModel
 from llama_runner.store import layout
 from tests.fakehub.hub import Hub
 from tests.gateway.conftest import Running
@@ -126,7 +126,7 @@ def test_a_pulled_model_is_there_after_a_restart_and_gone_after_delete(
         other.delete("acme/demo-GGUF")
         assert other.list().models == []
     assert not list((root / "models").glob("gguf/*/*.gguf"))
-    assert read_created(root) == CreatedModels()
+    assert change_created(root, lambda made: made) == CreatedModels()
 
 
 def test_a_pulled_model_is_kept_by_gc_and_by_models_remove_until_a_client_deletes_it(
@@ -216,6 +216,7 @@ def test_a_pull_that_fills_the_disk_is_told_and_goes_on_when_there_is_room(
     resource.prlimit(gateway.process.pid, resource.RLIMIT_FSIZE, (100_000, limits[1]))  # of its jobs too
     with pytest.raises(ollama.ResponseError) as failed:
         client.pull("acme/demo-GGUF:Q4_K_M")
+    assert failed.value.status_code == 507
     assert "no space left in" in str(failed.value)
     assert not client.list().models
     resource.prlimit(gateway.process.pid, resource.RLIMIT_FSIZE, limits)
@@ -401,11 +402,10 @@ def test_events_become_statuses() -> None:
 def test_the_file_of_created_models_is_kept_where_it_is_damaged(tmp_path: Path) -> None:
     file = layout.gateway_models(tmp_path / layout.PRIVATE)
     change_created(tmp_path, lambda made: made.with_name(ServedModel(name="a", declared="b", system="s")))
-    assert read_created(tmp_path).names["a"].system == "s"
+    assert change_created(tmp_path, lambda made: made).names["a"].system == "s"
     assert file.stat().st_mode & 0o777 == 0o600
     for damaged in ("", "[]", '{"schema": 9}', '{"schema": 1, "pulled": 3, "names": {}}'):
         file.write_text(damaged)
-        assert read_created(tmp_path) == CreatedModels()
         with pytest.raises(Exception, match="damaged"):
             change_created(tmp_path, lambda made: made.with_pulled("x", "y"))
         assert file.read_text() == damaged
@@ -415,7 +415,7 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
     change_created(tmp_path, lambda made: made.with_pulled("a", "org/a"))
     with pytest.raises(StoreError, match="larger than the limit"):
         change_created(tmp_path, lambda made: made.with_pulled("b", "x" * (4 << 20)))
-    assert read_created(tmp_path).pulled == {"a": "org/a"}
+    assert change_created(tmp_path, lambda made: made).pulled == {"a": "org/a"}
 
 
 def test_the_configuration_counts_where_both_name_a_model() -> None:
@@ -424,7 +424,8 @@ def test_the_configuration_counts_where_both_name_a_model() -> None:
     )
     served = made.merged(Catalogue()).served
     assert sorted(served) == ["a", "b"]
-    own = catalogue_of([DeclaredModel(name="a", source="mine"), DeclaredModel(name="b", source="mine too")])
+    own = Catalogue().with_model(DeclaredModel(name="a", source="mine"))
+    own = own.with_model(DeclaredModel(name="b", source="mine too"))
     assert made.merged(own) == own
 
 
@@ -437,4 +438,4 @@ def test_many_changes_at_once_lose_none(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(read_created(tmp_path).pulled) == 20
+    assert len(change_created(tmp_path, lambda made: made).pulled) == 20

@@ -13,19 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_runner.gateway.errors import BadRequest
-from llama_runner.gateway.ollama_messages import ollama_calls, openai_calls, openai_messages
+from llama_runner.gateway.ollama_message_translation import ollama_calls, openai_calls, openai_messages
 from llama_runner.gateway.ollama_names import find_name, listed_name, plain_name, same_name
-from llama_runner.gateway.ollama_requests import (
+from llama_runner.gateway.ollama_request_translation import (
     ModelTraits,
     chat_request,
     embedding_inputs,
     generate_request,
     sampling_options,
     shortened,
-    shortened_chat,
-    truncated_tokens,
 )
 from llama_runner.gateway.ollama_times import FAR_FUTURE, FOREVER, keep_alive_seconds, nanoseconds, time_text
+from llama_runner.gateway.ollama_truncation import shortened_chat, truncated_tokens
 from tests.gateway.ollama_strategies import CALLS, JSON, OBJECTS, TEXT
 
 ALL = ("completion", "tools", "insert", "vision", "embedding", "thinking", "audio")

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_runner.gateway.ollama_messages import openai_calls
+from llama_runner.gateway.ollama_message_translation import openai_calls
 from llama_runner.gateway.ollama_models import listed_model, parameter_size, running_model, shown_model
-from llama_runner.gateway.ollama_responses import ResponseTranslator, Shape, UpstreamError, event_data, line
+from llama_runner.gateway.ollama_response_translation import ResponseTranslator, Shape, UpstreamError, event_data, line
 from llama_runner.gateway.served_models import ModelFacts, RunningModel, ServedModel
 from tests.gateway.ollama_strategies import CALLS, JSON, TEXT
 
@@ -175,7 +175,7 @@ def test_a_lone_surrogate_does_not_end_a_stream() -> None:
 
 FACTS = ModelFacts(
     file=Path("/root/model.gguf"),
-    sha256="ab" * 32,
+    digest="sha256:" + "ab" * 32,
     bytes=1_228_256,
     modified_at=1_795_318_825.5,
     architecture="llama",

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import httpx
+import langchain_ollama
 import ollama
 import pytest
-from langchain_core.messages import HumanMessage
-from langchain_ollama import ChatOllama, OllamaEmbeddings, OllamaLLM
 
 from llama_runner.demo import EXAMPLES
 from tests.gateway.conftest import Running
@@ -165,21 +164,21 @@ def test_litellm_takes_the_first_context_length_and_looks_for_tools_in_the_templ
 
 def test_langchain_validates_a_model_chats_and_streams(ollama_gateway: Running) -> None:
     about: Any = {"model": "demo", "base_url": ollama_gateway.url, "temperature": 0}
-    with closed(ChatOllama(**about, validate_model_on_init=True)) as model:
-        whole = model.invoke([HumanMessage(QUESTION)])
+    with closed(langchain_ollama.ChatOllama(**about, validate_model_on_init=True)) as model:
+        whole = model.invoke([("human", QUESTION)])
         assert whole.content == ANSWER
         assert whole.usage_metadata["output_tokens"] > 10
         assert "".join(piece.content for piece in model.stream(QUESTION)) == ANSWER
-    with closed(OllamaLLM(**about)) as model:
+    with closed(langchain_ollama.OllamaLLM(**about)) as model:
         assert model.invoke(QUESTION) == ANSWER
     with pytest.raises(ValueError, match="not found in Ollama"):
-        ChatOllama(**{**about, "model": "nowhere"}, validate_model_on_init=True)
+        langchain_ollama.ChatOllama(**{**about, "model": "nowhere"}, validate_model_on_init=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that one cannot be closed
         gc.collect()
 
     async def ask() -> str:
-        model: Any = ChatOllama(**about)
+        model: Any = langchain_ollama.ChatOllama(**about)
         try:
             return str((await model.ainvoke(QUESTION)).content)
         finally:
@@ -191,10 +190,12 @@ def test_langchain_validates_a_model_chats_and_streams(ollama_gateway: Running) 
 
 def test_langchain_gets_structured_output_and_vectors(ollama_gateway: Running) -> None:
     schema = {"title": "Answer", "type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
-    with closed(ChatOllama(model="demo", base_url=ollama_gateway.url, temperature=0, num_predict=200)) as model:
+    with closed(
+        langchain_ollama.ChatOllama(model="demo", base_url=ollama_gateway.url, temperature=0, num_predict=200)
+    ) as model:
         found = model.with_structured_output(schema, method="json_schema").invoke(QUESTION)
     assert type(found["a"]) is int
-    with closed(OllamaEmbeddings(model="vectors", base_url=ollama_gateway.url)) as embeddings:
+    with closed(langchain_ollama.OllamaEmbeddings(model="vectors", base_url=ollama_gateway.url)) as embeddings:
         vectors = embeddings.embed_documents(["a", "b"])
     assert [len(vector) for vector in vectors] == [384, 384]
 
@@ -204,7 +205,9 @@ def test_langchain_calls_a_tool(ollama_gateway: Running) -> None:
         """Say what can be seen in the sky."""
         return city
 
-    with closed(ChatOllama(model="tools", base_url=ollama_gateway.url, temperature=0, num_predict=64)) as model:
+    with closed(
+        langchain_ollama.ChatOllama(model="tools", base_url=ollama_gateway.url, temperature=0, num_predict=64)
+    ) as model:
         [call, *_] = model.bind_tools([sky]).invoke("what do you see?").tool_calls
     assert call["name"] == "sky"
     assert call["args"]["city"] in ("Oslo", "Rome")

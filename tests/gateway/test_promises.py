@@ -1,6 +1,7 @@
 """The promises of the gateway, each by its number. Those that need a clock or many models are kept by the scheduler.
 
-Number 16 is in ``test_ollama_rules``, 17 in ``test_ollama_requests`` and ``test_ollama_responses``.
+Number 16 is in ``test_ollama_rules``, 17 in ``test_ollama_requests`` and ``test_ollama_responses``, 20 in
+``test_adapters``.
 """
 
 from __future__ import annotations
@@ -13,12 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
-import pytest
 
-from llama_runner import Runner
 from llama_runner.gateway import errors
 from llama_runner.gateway import scheduler_state as state
-from tests.e2e.lora import write_adapter
 from tests.gateway.conftest import TIGHT, TWO, Running, Start
 from tests.gateway.simulation import World
 from tests.gateway.streams import Stream
@@ -264,28 +262,13 @@ def test_promise_18_an_answer_says_how_much_of_its_prompt_was_reused(gateway: St
     assert answer["prompt_eval_count"] == first["prompt_n"], "Ollama counts what was reused too"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="sessions are not saved yet: a model that was evicted reads a conversation again"
-)
 def test_promise_19_a_conversation_outlives_the_eviction_of_its_model(gateway: Start) -> None:
-    running = gateway(TIGHT + TWO)
-    assert running.chat("one", **LONG)[0] == running.chat("two")[0] == running.chat("one")[0] == 200
-    assert running.chat("one", **LONG)[1]["timings"]["cache_n"] > 100
-
-
-def test_promise_20_an_adapter_has_a_process_of_its_own(gateway: Start, binaries: Path, tmp_path: Path) -> None:
-    model = Runner(binaries).prepare(demo=True).model
-    adapter = write_adapter(tmp_path / "a.gguf", model, 1)
-    running = gateway(f'[models.one]\ndemo = true\n[models.one.adapters.legal]\npath = "{adapter}"\n')
-
-    def say(name: str) -> str:
-        _, answer = running.chat(name, temperature=0, max_tokens=24)
-        return str(answer["choices"][0]["message"]["content"])
-
-    plain, adapted = say("one"), say("one:legal")
-    assert plain != adapted
-    assert [say("one"), say("one:legal"), say("one")] == [plain, adapted, plain]
-    assert len(running.children()) == 2
+    running = gateway(TIGHT + TWO.replace("[models.one]", "[models.one]\nsessions = true"))
+    first = running.chat("one", **LONG, user="a")[1]
+    assert running.chat("two")[0] == running.chat("one")[0] == 200
+    again = running.chat("one", **LONG, user="a")[1]
+    assert again["timings"]["prompt_n"] == 1
+    assert again["usage"]["prompt_tokens_details"]["cached_tokens"] == first["usage"]["prompt_tokens"] - 1
 
 
 def test_killing_the_gateway_leaves_no_process(gateway: Start) -> None:

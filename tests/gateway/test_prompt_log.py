@@ -108,3 +108,13 @@ def test_texts_are_cut_and_deep_nesting_ends() -> None:
         deep = [deep]
     found = logged_texts({"prompt": "y" * (1 << 20), "messages": deep}, b"", None)
     assert len(json.dumps(found)) < 1 << 17
+
+
+def test_of_a_long_conversation_the_newest_messages_are_logged() -> None:
+    messages = [{"role": "user", "content": f"{number} " + "http://me:hunter2@b/ " * 1000} for number in range(600)]
+    logged = logged_texts({"messages": messages, "tools": [{}] * 1_000_000}, b"", None)["prompt"]
+    assert len(json.dumps(logged)) < 1 << 19
+    shown = logged["messages"]
+    assert shown[0] == f"… ({601 - len(shown)} more)"
+    assert str(shown[-1]["content"]).startswith("599 http://b/ ")
+    assert len(shown) > 5

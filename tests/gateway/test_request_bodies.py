@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_runner.gateway import protocol_errors, request_bodies
+from llama_runner.gateway import error_bodies, request_bodies
 from llama_runner.gateway.errors import BadRequest, NeverFits, QueueFull, UnknownModel
 from llama_runner.gateway.served_models import ServedModel
 
@@ -91,8 +91,8 @@ def test_the_bytes_of_an_image_and_links_in_a_text_are_passed_on() -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/completion", "/infill"])
-def test_a_request_does_not_change_the_scale_of_an_adapter(path: str) -> None:
-    with pytest.raises(BadRequest, match="not chosen by lora"):
+def test_an_adapter_is_not_chosen_by_the_id_that_it_has_in_a_process(path: str) -> None:
+    with pytest.raises(BadRequest, match="chosen by its name and a scale, not by an id"):
         request_bodies.check(path, {"lora": [{"id": 0, "scale": 0}]})
 
 
@@ -149,31 +149,29 @@ def test_any_form_is_taken(body: bytes, kind: str) -> None:
 def test_mistakes_of_the_client_that_llama_server_answers_with_500_become_400(
     status: int, message: str, becomes: int
 ) -> None:
-    failure = protocol_errors.failure_of_answer(
-        status, json.dumps({"error": {"message": message, "type": "x"}}).encode()
-    )
+    failure = error_bodies.failure_of_answer(status, json.dumps({"error": {"message": message, "type": "x"}}).encode())
     assert (failure.status, failure.message) == (becomes, message)
     assert failure.permanent == (becomes not in (500, 503))
 
 
 @given(st.binary(max_size=300), st.integers(400, 599))
 def test_any_answer_with_an_error_becomes_one(body: bytes, status: int) -> None:
-    failure = protocol_errors.failure_of_answer(status, body)
+    failure = error_bodies.failure_of_answer(status, body)
     assert failure.message
     for protocol in ("openai", "anthropic", "ollama", "responses"):
-        json.dumps(protocol_errors.error_body(failure, protocol, "id"))
-        assert protocol_errors.stream_error(failure, protocol, "id").endswith(b"\n")
+        json.dumps(error_bodies.error_body(failure, protocol, "id"))
+        assert error_bodies.stream_error(failure, protocol, "id").endswith(b"\n")
 
 
 def test_errors_say_whether_to_send_the_request_again() -> None:
-    full = protocol_errors.failure_of(QueueFull("m", 512))
-    assert protocol_errors.error_headers(full) == {"Retry-After": "5"}
-    gone = protocol_errors.failure_of(UnknownModel("m"))
-    assert protocol_errors.error_headers(gone) == {"x-should-retry": "false"}
-    never = protocol_errors.failure_of(NeverFits("m", [("Host", 2 << 30, 1 << 30)]))
-    assert protocol_errors.error_headers(never) == {"x-should-retry": "false", "Retry-After": "60"}
+    full = error_bodies.failure_of(QueueFull("m", 512))
+    assert error_bodies.error_headers(full) == {"Retry-After": "5"}
+    gone = error_bodies.failure_of(UnknownModel("m"))
+    assert error_bodies.error_headers(gone) == {"x-should-retry": "false"}
+    never = error_bodies.failure_of(NeverFits("m", [("Host", 2 << 30, 1 << 30)]))
+    assert error_bodies.error_headers(never) == {"x-should-retry": "false", "Retry-After": "60"}
 
 
 def test_control_characters_of_names_do_not_reach_an_error_text() -> None:
-    failure = protocol_errors.failure_of(UnknownModel("a\x1b[31m\n"))
+    failure = error_bodies.failure_of(UnknownModel("a\x1b[31m\n"))
     assert "\x1b" not in failure.message

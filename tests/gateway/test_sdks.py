@@ -9,8 +9,6 @@ from collections.abc import Iterator
 import anthropic
 import openai
 import pytest
-from anthropic import Anthropic
-from openai import OpenAI
 
 from tests.gateway.conftest import Running
 
@@ -18,14 +16,14 @@ HI = [{"role": "user", "content": "hi"}]
 
 
 @pytest.fixture
-def client(served: Running) -> Iterator[OpenAI]:
-    with OpenAI(base_url=f"{served.url}/v1", api_key="sk-anything") as made:
+def client(served: Running) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="sk-anything") as made:
         yield made
 
 
 @pytest.fixture
-def claude(served: Running) -> Iterator[Anthropic]:
-    with Anthropic(base_url=served.url, api_key="sk-ant-anything") as made:
+def claude(served: Running) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(base_url=served.url, api_key="sk-ant-anything") as made:
         yield made
 
 
@@ -37,7 +35,7 @@ def counted(served: Running, path: str) -> int:
     return sum(line.get("path") == path for line in served.lines)
 
 
-def test_openai_lists_and_retrieves_models(client: OpenAI) -> None:
+def test_openai_lists_and_retrieves_models(client: openai.OpenAI) -> None:
     listed = [model.id for model in client.models.list()]
     assert listed == ["one", "gpt-4o-mini", "claude-haiku", "one:cold", "vectors", "broken", "rescued"]
     assert client.models.retrieve("one:cold").id == "one:cold"
@@ -46,7 +44,7 @@ def test_openai_lists_and_retrieves_models(client: OpenAI) -> None:
         client.models.retrieve("nope")
 
 
-def test_openai_chats(client: OpenAI) -> None:
+def test_openai_chats(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(model="gpt-4o-mini", messages=HI, max_tokens=3)  # type: ignore[arg-type]
     assert answer.model == "gpt-4o-mini"
     assert answer.choices[0].message.content
@@ -54,7 +52,7 @@ def test_openai_chats(client: OpenAI) -> None:
     assert answer.usage.completion_tokens == 3
 
 
-def test_openai_streams_with_usage(client: OpenAI) -> None:
+def test_openai_streams_with_usage(client: openai.OpenAI) -> None:
     chunks = list(
         client.chat.completions.create(  # type: ignore[call-overload]
             model="one",
@@ -70,14 +68,14 @@ def test_openai_streams_with_usage(client: OpenAI) -> None:
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
 
 
-def test_openai_completes_and_embeds(client: OpenAI) -> None:
+def test_openai_completes_and_embeds(client: openai.OpenAI) -> None:
     assert client.completions.create(model="one", prompt="a", max_tokens=2).choices[0].text
     vectors = client.embeddings.create(model="vectors", input=["a", "b"])
     assert len(vectors.data) == 2
     assert vectors.model == "vectors"
 
 
-def test_openai_responses_are_answered_and_streamed(client: OpenAI) -> None:
+def test_openai_responses_are_answered_and_streamed(client: openai.OpenAI) -> None:
     answer = client.responses.create(model="one", input="hi", max_output_tokens=3)
     assert answer.output_text
     assert answer.model == "one"
@@ -88,21 +86,21 @@ def test_openai_responses_are_answered_and_streamed(client: OpenAI) -> None:
     assert events[-1] == "response.completed"
 
 
-def test_a_previous_response_id_is_refused_with_its_reason(client: OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="responses are not stored") as caught:
+def test_a_previous_response_id_is_refused_with_its_reason(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="it keeps no sessions") as caught:
         client.responses.create(model="one", input="hi", previous_response_id="resp_1")
     assert caught.value.param == "previous_response_id"
 
 
 @pytest.mark.parametrize(
     ("name", "kind", "message"),
-    [("nope", openai.NotFoundError, "not found"), ("broken", openai.InternalServerError, "broken.gguf")],
+    [("nope", "NotFoundError", "not found"), ("broken", "InternalServerError", "broken.gguf")],
 )
 def test_a_permanent_error_is_not_sent_again(
-    served: Running, client: OpenAI, name: str, kind: type[Exception], message: str
+    served: Running, client: openai.OpenAI, name: str, kind: str, message: str
 ) -> None:
     before = counted(served, "/v1/chat/completions")
-    with pytest.raises(kind, match=message):
+    with pytest.raises(getattr(openai, kind), match=message):
         client.chat.completions.create(model=name, messages=HI)  # type: ignore[arg-type]
     assert counted(served, "/v1/chat/completions") == before + 1
 
@@ -116,7 +114,7 @@ def test_a_permanent_error_is_not_sent_again(
     ],
 )
 def test_mistakes_of_a_client_have_the_status_400_and_are_not_sent_again(
-    served: Running, client: OpenAI, more: dict[str, object], message: str
+    served: Running, client: openai.OpenAI, more: dict[str, object], message: str
 ) -> None:
     before = counted(served, "/v1/chat/completions")
     with pytest.raises(openai.BadRequestError, match=message):
@@ -124,23 +122,23 @@ def test_mistakes_of_a_client_have_the_status_400_and_are_not_sent_again(
     assert counted(served, "/v1/chat/completions") == before + 1
 
 
-def test_an_image_without_a_projector_has_the_status_400(client: OpenAI) -> None:
+def test_an_image_without_a_projector_has_the_status_400(client: openai.OpenAI) -> None:
     part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     with pytest.raises(openai.BadRequestError, match="image input is not supported"):
         client.chat.completions.create(model="one", messages=[{"role": "user", "content": [part]}])  # type: ignore[list-item,misc]
 
 
-def test_an_image_at_an_address_is_not_fetched(client: OpenAI) -> None:
+def test_an_image_at_an_address_is_not_fetched(client: openai.OpenAI) -> None:
     part = {"type": "image_url", "image_url": {"url": "http://127.0.0.1:1/secret"}}
     with pytest.raises(openai.BadRequestError, match="not fetched from URLs"):
         client.chat.completions.create(model="one", messages=[{"role": "user", "content": [part]}])  # type: ignore[list-item,misc]
 
 
-def test_a_fallback_answers_where_a_model_cannot_be_loaded(client: OpenAI) -> None:
+def test_a_fallback_answers_where_a_model_cannot_be_loaded(client: openai.OpenAI) -> None:
     assert client.chat.completions.create(model="rescued", messages=HI, max_tokens=2).choices  # type: ignore[arg-type]
 
 
-def test_a_variant_adds_its_settings_and_what_the_client_says_counts_more(client: OpenAI) -> None:
+def test_a_variant_adds_its_settings_and_what_the_client_says_counts_more(client: openai.OpenAI) -> None:
     cold = client.chat.completions.create(model="one:cold", messages=HI)  # type: ignore[arg-type]
     assert cold.usage is not None
     assert cold.usage.completion_tokens == 3
@@ -152,7 +150,7 @@ def test_a_variant_adds_its_settings_and_what_the_client_says_counts_more(client
     assert cold.usage.prompt_tokens > plain.usage.prompt_tokens, "the system prompt"
 
 
-def test_a_process_that_dies_in_mid_stream_is_an_error_of_openai_s_sdk(served: Running, client: OpenAI) -> None:
+def test_a_process_that_dies_in_mid_stream_is_an_error_of_openai_s_sdk(served: Running, client: openai.OpenAI) -> None:
     client.chat.completions.create(model="secret", messages=HI, max_tokens=1)  # type: ignore[arg-type]
     pid = served.running()["secret"]["pid"]
     stream = client.chat.completions.create(
@@ -168,7 +166,7 @@ def test_a_process_that_dies_in_mid_stream_is_an_error_of_openai_s_sdk(served: R
         list(stream)
 
 
-def test_anthropic_lists_and_retrieves_models(claude: Anthropic) -> None:
+def test_anthropic_lists_and_retrieves_models(claude: anthropic.Anthropic) -> None:
     assert [model.id for model in claude.models.list(limit=2)][:3] == ["one", "gpt-4o-mini", "claude-haiku"]
     assert claude.models.retrieve("claude-haiku").display_name == "claude-haiku"
     with pytest.raises(anthropic.NotFoundError) as caught:
@@ -176,14 +174,14 @@ def test_anthropic_lists_and_retrieves_models(claude: Anthropic) -> None:
     assert caught.value.body["error"]["type"] == "not_found_error"  # type: ignore[index]
 
 
-def test_anthropic_creates_and_counts(claude: Anthropic) -> None:
+def test_anthropic_creates_and_counts(claude: anthropic.Anthropic) -> None:
     answer = claude.messages.create(model="claude-haiku", messages=HI, max_tokens=3)  # type: ignore[arg-type]
     assert answer.model == "claude-haiku"
     assert answer.content
     assert claude.messages.count_tokens(model="claude-haiku", messages=HI).input_tokens > 5  # type: ignore[arg-type]
 
 
-def test_anthropic_streams(claude: Anthropic) -> None:
+def test_anthropic_streams(claude: anthropic.Anthropic) -> None:
     with claude.messages.stream(model="claude-haiku", messages=HI, max_tokens=3) as stream:  # type: ignore[arg-type]
         text = "".join(stream.text_stream)
         final = stream.get_final_message()
@@ -192,7 +190,7 @@ def test_anthropic_streams(claude: Anthropic) -> None:
     assert final.usage.output_tokens == 3
 
 
-def test_an_error_has_anthropic_s_shape_and_is_not_sent_again(served: Running, claude: Anthropic) -> None:
+def test_an_error_has_anthropic_s_shape_and_is_not_sent_again(served: Running, claude: anthropic.Anthropic) -> None:
     before = counted(served, "/v1/messages")
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
     with pytest.raises(anthropic.BadRequestError) as caught:
@@ -201,7 +199,9 @@ def test_an_error_has_anthropic_s_shape_and_is_not_sent_again(served: Running, c
     assert counted(served, "/v1/messages") == before + 1
 
 
-def test_a_process_that_dies_in_mid_stream_is_an_error_of_anthropic_s_sdk(served: Running, claude: Anthropic) -> None:
+def test_a_process_that_dies_in_mid_stream_is_an_error_of_anthropic_s_sdk(
+    served: Running, claude: anthropic.Anthropic
+) -> None:
     claude.messages.create(model="secret", messages=HI, max_tokens=1)  # type: ignore[arg-type]
     pid = served.running()["secret"]["pid"]
     stream = claude.messages.create(

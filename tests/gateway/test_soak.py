@@ -15,7 +15,7 @@ def test_random_load_and_faults_leave_nothing_behind(gateway: Start) -> None:
     soak.run(seconds=12, pause=4)
     assert soak.wrong == []
     first, last = soak.states[0], soak.states[-1]
-    assert last["processes"] == first["processes"] == 0
+    assert max(last["processes"], first["processes"]) <= 1, "at most the one that waits to become the next server"
     assert last["files"] <= first["files"] + 2
     assert last["threads"] <= first["threads"] + 2
     assert last["resident_kb"] - first["resident_kb"] < 8 << 10

@@ -145,3 +145,22 @@ def test_no_traces_are_made_where_the_variables_say_so(environment: dict[str, st
 def test_an_endpoint_alone_asks_for_otlp() -> None:
     with pytest.raises(UsageError, match="otlp_proto_grpc"):
         tracing_from({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"})
+
+
+def test_nothing_of_a_client_but_the_type_of_its_body_is_sent_on(
+    gateway: Start, fake_programs: Path, tmp_path: Path
+) -> None:
+    fake = {"sentence": "hello", "headers": str(tmp_path / "headers.json")}
+    running = gateway(f'[models.one]\ndemo = true\nbinaries = "{fake_programs}"\n', GGML_FAKE=json.dumps(fake))
+    told = {
+        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "tracestate": "congo=t61rcWkgMzE",
+        "baggage": "userId=alice",
+        "Cookie": "session=secret",
+        "Authorization": "Bearer of-the-client",
+    }
+    assert running.post("/v1/chat/completions", {"model": "one", "messages": []}, **told)[0] == 200
+    headers = json.loads((tmp_path / "headers.json").read_text(encoding="utf-8"))
+    names = [line.partition(":")[0] for line in headers]
+    assert sorted(names) == ["Authorization", "Connection", "Content-Length", "Content-Type", "Host"]
+    assert "of-the-client" not in str(headers)

@@ -22,7 +22,7 @@ from llama_runner.config.config import Config
 from llama_runner.generate.errors import CannotGenerate
 from llama_runner.generate.generated_files import Generated, GenerateOptions, Target, generate
 from llama_runner.generate.quoting import yaml_text
-from llama_runner.serving import service_files
+from llama_runner.serving import systemd_and_launchd_units
 from tests.generate.checks import QUADLET
 from tests.generate.conftest import toml
 
@@ -112,7 +112,7 @@ def test_systemd_reads_the_words_unchanged(text: str) -> None:
     path = f"/x\x01{text}\x01"
     with tempfile.TemporaryDirectory() as directory:
         unit = Path(directory, "x.service")
-        unit.write_text(f"[Service]\nExecStart={service_files.quoted(path)}\n", encoding="utf-8")
+        unit.write_text(f"[Service]\nExecStart={systemd_and_launchd_units.quoted(path)}\n", encoding="utf-8")
         done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], check=False, capture_output=True)
     said = done.stderr.decode()
     expected = f"Executable name contains special characters: {path}\n"

@@ -148,7 +148,7 @@ def test_14_02_nothing_is_asked_when_an_option_says_it(hub: Hub, tmp_path: Path,
 def test_14_02_ctrl_c_at_the_question_ends_it(hub: Hub, tmp_path: Path) -> None:
     session = Session(*MODULE, "models", "add", "acme/many", "--root", tmp_path / "root")
     session.read_until(lambda text: "numbers, with commas between them" in text)
-    os.write(session.master, b"\x03")
+    session.interrupt()
     code, _ = session.finish()
     assert code == 130
     assert there(tmp_path / "root") == []

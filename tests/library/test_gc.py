@@ -20,9 +20,10 @@ from llama_runner.demo import EXAMPLES
 from llama_runner.library.gc import Collected
 from llama_runner.library.gc_rules import DAY
 from llama_runner.sources.hub.pins import Pin, PinStore
-from llama_runner.store import layout, process_locks
+from llama_runner.store import layout, process_locks, removal
 from llama_runner.store.digest_cache import hash_file
 from llama_runner.store.last_use import mark_used, name_of
+from llama_runner.system import platforms
 from tests.conftest import MODULE, Command, says
 from tests.engine.drive import die_at
 from tests.library.stored import COMMIT, OLD, hub_model, lay, store_in
@@ -247,14 +248,14 @@ def test_14_04_a_server_that_starts_while_its_model_is_being_freed_gets_it_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, _ = two_revisions(tmp_path)
-    rename = Path.rename
+    rename = platforms.rename_over
 
-    def start_then_rename(path: Path, target: Path) -> Path:
+    def start_then_rename(path: Path, target: Path) -> None:
         if path == old:
             mark_used(tmp_path / layout.PRIVATE, [str(old)])
-        return rename(path, target)
+        rename(path, target)
 
-    monkeypatch.setattr(Path, "rename", start_then_rename)
+    monkeypatch.setattr(removal, "rename_over", start_then_rename)
     found = Runner(tmp_path).gc(apply=True)
     assert "is used by a server" in found.left[old.relative_to(tmp_path).as_posix()]
     assert old.read_bytes() == b"weights"

@@ -223,7 +223,8 @@ def _pin(**changed: Any) -> Change:
 
 FILES = {"files": [["../x", 1, None, ""]], "gguf": None, "described": False}
 CHANGES: dict[str, tuple[Change, str]] = {
-    "another schema": (lambda m: m.update(schema=2), "schema 2, and this program reads 1"),
+    "another schema": (lambda m: m.update(schema=3), "schema 3, and this program reads 1 and 2"),
+    "the schema of other digests": (lambda m: m.update(schema=2), "schema 2, and its digests are of schema 1"),
     "another format": (lambda m: m.update(format="x"), "is not that of a bundle"),
     "a key that does not follow": (_of_record(key="k1:" + 64 * "0"), "its key is k1:0+, and its recipe gives"),
     "a recipe that was changed": (_of_record(recipe={"step": "quantize"}), "and its recipe gives"),

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from llama_runner import LockDiffers, LockResult, Runner, ServerOptions, SourceError, StoreError, UsageError
+from llama_runner.core import digest
 from llama_runner.core.artifact_record import STATE_FILE
 from llama_runner.core.events import Event, Warned
 from llama_runner.core.machine_path_removal import without_paths
@@ -77,6 +78,32 @@ def test_14_07_a_lock_made_here_gives_the_same_digests_on_another_machine(
     again = llama_runner("lock", "demo", "--lock-file", file, "--json", "--root", there).json
     assert [each["action"] for each in again["models"]] == ["unchanged"]
     assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("locked_with", ["sha256", "b3"])
+def test_a_lock_file_made_with_one_kind_of_digest_is_obeyed_where_the_other_is_used(
+    new_root: Make, file: Path, monkeypatch: pytest.MonkeyPatch, locked_with: str
+) -> None:
+    first, then = (0, 1 << 40) if locked_with == "b3" else (1 << 40, 0)
+    monkeypatch.setattr(digest, "BLAKE3_FROM", first)
+    Runner(new_root("here")).lock("demo", lock_file=file)
+    steps = read_lock_file(file).models["demo"].entry["steps"]
+    assert {digest.scheme_of(step["digest"]) for step in steps.values()} == {locked_with}
+    monkeypatch.setattr(digest, "BLAKE3_FROM", then)
+    there = Runner(new_root("there"))
+    assert there.prepare("demo", lock_file=file).ran == ("convert", "quantize")
+    made = Runner(new_root("made before"))
+    prepared = made.prepare("demo")
+    assert digest.scheme_of(str(prepared.digest)) != locked_with
+    for runner in (there, made):
+        assert not runner.plan("demo", lock_file=file).plan.pending
+        assert runner.prepare("demo", lock_file=file).ran == ()
+        assert not runner.check_lock(lock_file=file).drifted
+    edited(file, lambda entry: entry["steps"]["quantize"].update(digest=f"{locked_with}:{'0' * 64}"))
+    assert made.check_lock(lock_file=file).drifted
+    with pytest.raises(LockDiffers) as raised:
+        made.prepare("demo", lock_file=file)
+    assert fields(raised.value) == ["steps.quantize.digest"]
 
 
 def test_14_07_a_lock_file_has_nothing_of_this_machine(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import stat
@@ -17,6 +16,7 @@ from llama_runner.core.errors import UsageError
 from llama_runner.core.step import Place
 from llama_runner.demo import MODEL_DIRECTORY
 from llama_runner.library.model_details import capabilities
+from llama_runner.system.platforms import user_id
 from tests.conftest import Command, says
 from tests.fakehub.hub import Hub
 from tests.library.stored import COMMIT, OLD, hub_model, lay
@@ -183,7 +183,7 @@ def test_14_02_foreign_names_are_printed_as_escapes_and_bad_records_named(
     assert path.exists()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.skipif(not user_id(), reason="root may read everything")
 def test_14_02_a_directory_without_permission_is_left_out(tmp_path: Path, llama_runner: Command) -> None:
     path = hub_model(tmp_path, "org/model")
     path.parent.chmod(0)

@@ -153,9 +153,9 @@ def test_a_payload_that_is_gone_is_seen_with_the_cache_too(root: Path) -> None:
         lambda content: b"",
         lambda content: content[:-9],
         lambda content: content.replace(b"4096", b"9999"),
-        lambda content: content.replace(b"summaries 1", b"summaries 2"),
+        lambda content: content.replace(b"summaries 2", b"summaries 1"),
         lambda content: b"\xff" * 99,
-        lambda content: b"summaries 1 \n" + b"[" * 99_999,
+        lambda content: b"summaries 2 \n" + b"[" * 99_999,
     ],
     ids=["empty", "cut", "a digit", "another version", "no text", "deep"],
 )
@@ -265,3 +265,22 @@ def test_processes_at_once_leave_a_whole_cache(root: Path) -> None:
     assert len(printed) == 1
     assert len(record_summaries._read(cache_file(root))) == FEWEST
     assert [path.name for path in layout_private(root).iterdir()] == ["summaries"]
+
+
+def test_20_07_the_status_parses_no_record_that_a_list_has_read_and_is_the_same(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(root, 7, record(7, source={}, made={}))
+    (root / directory_of(8) / "model.gguf").unlink()
+    first = Runner(root).status().to_json()
+    assert cache_file(root).exists()
+    texts = parsed(monkeypatch)
+    assert Runner(root).status().to_json() == first
+    assert texts == []
+    assert len(first["artifacts"]) == FEWEST
+    by_path = {each["path"]: each for each in first["artifacts"]}
+    path = f"{directory_of(7)}/model.gguf"
+    assert by_path[path] == {
+        "path": path, "bytes": 4, "present": True, "step": "quantize", "source": "", "made": ""
+    }  # fmt: skip
+    assert not by_path[f"{directory_of(8)}/model.gguf"]["present"]

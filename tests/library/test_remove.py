@@ -132,7 +132,7 @@ def test_14_02_without_a_terminal_it_must_be_confirmed_by_option(tmp_path: Path,
     path = hub_model(tmp_path, "org/model")
     for more in ([], ["--json"]):
         said = llama_runner("models", "remove", "org/model", *more, "--root", tmp_path, stdin=-3)
-        says(said, 2, "1 artifacts of org/model@0123456789ab, 7 B: there is no terminal", "--yes")
+        says(said, 2, "1 artifact of org/model@0123456789ab, 7 B: there is no terminal", "--yes")
     assert path.exists()
 
 

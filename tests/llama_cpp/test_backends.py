@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llama_runner.core.errors import ToolError, UsageError
-from llama_runner.llama_cpp.backends import BACKENDS, BackendChoice, check_backend, choose_backend, missing_requirements
+from llama_runner.llama_cpp.backend_build_options import (
+    BACKENDS,
+    check_backend,
+    missing_requirements,
+)
+from llama_runner.llama_cpp.choose_backend import BackendChoice, choose_backend
 from llama_runner.llama_cpp.gpu_detection import Gpus, NoGpu, find_gpus, try_nvcc
 from llama_runner.system.find_programs import find_program
 

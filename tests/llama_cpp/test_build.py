@@ -14,8 +14,9 @@ from llama_runner.core import events
 from llama_runner.core.errors import StepError, ToolError
 from llama_runner.engine.errors import ProgramFailed
 from llama_runner.llama_cpp import compiler_cache
-from llama_runner.llama_cpp.toolchain import find_toolchain, ran_out_of_memory, tool_path
-from llama_runner.steps.compile import MEMORY_PER_JOB, CompileLlama
+from llama_runner.llama_cpp.compile_jobs import MEMORY_PER_JOB, ran_out_of_memory
+from llama_runner.llama_cpp.toolchain import find_toolchain, tool_path
+from llama_runner.steps.compile import CompileLlama
 from llama_runner.store.digest_cache import hash_tree
 from llama_runner.system import hardware
 from llama_runner.system.find_programs import find_program

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from llama_runner.core.errors import UsageError
 from llama_runner.llama_cpp import cmake
 from llama_runner.llama_cpp.pinned_source import load_pin
 from llama_runner.store import layout
+from tests.shared_root import shared_root
 
 
 def test_cmake_is_called_with_exactly_these_arguments() -> None:
@@ -76,6 +78,32 @@ def _options(backend: str, keywords: cmake.CMakeOptions | None = None, gpus: str
 def test_a_backend_adds_these_options_and_no_others(backend: str) -> None:
     options = _options(backend, gpus="86;90" if backend in ("cuda", "hip") else "")
     assert options == {**_options("cpu"), **OWN_OPTIONS[backend]}
+
+
+@pytest.fixture(scope="module")
+def declared() -> dict[str, str]:
+    """Return the options that the pinned source tree declares, with their default values."""
+    build = load_pin(layout.pin_file()).build
+    tree = shared_root() / "vendor" / f"llama.cpp-b{build}"
+    files = [tree / "CMakeLists.txt", tree / "ggml" / "CMakeLists.txt"]
+    if not all(file.is_file() for file in files):
+        pytest.skip("llama.cpp was compiled elsewhere, and its source is not here")
+    text = "".join(file.read_text(encoding="utf-8") for file in files)
+    return dict(re.findall(r"^ *(?:option|set) *\((\w+) .*?([^\s()]+)\)?$", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("backend", OWN_OPTIONS)
+def test_19_06_each_option_of_a_backend_is_one_of_llama_cpp(backend: str, declared: dict[str, str]) -> None:
+    ours = {name for name in OWN_OPTIONS[backend] if name.startswith("GGML_")}
+    assert ours <= declared.keys()
+
+
+def test_19_06_what_llama_cpp_turns_on_for_macos_is_decided_here(declared: dict[str, str]) -> None:
+    """Metal and BLAS are on there by default. The kernels of Metal are part of the program: no file lies beside it."""
+    assert {declared["GGML_METAL"], declared["GGML_BLAS"]} == {"${GGML_METAL_DEFAULT}", "${GGML_BLAS_DEFAULT}"}
+    assert {"GGML_METAL", "GGML_BLAS"} <= _options("cpu").keys()
+    assert declared["GGML_METAL_EMBED_LIBRARY"] == "${GGML_METAL}"
+    assert _options("metal")["GGML_METAL"] == "ON"
 
 
 def test_what_the_user_says_about_a_build_comes_last() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llama_runner.llama_cpp import cmake
-from llama_runner.llama_cpp.backends import missing_requirements
+from llama_runner.llama_cpp.backend_build_options import missing_requirements
 from llama_runner.llama_cpp.toolchain import find_toolchain, tool_path
 
 LACKING = missing_requirements("cuda", os.environ)

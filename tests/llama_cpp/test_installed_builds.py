@@ -14,7 +14,7 @@ import pytest
 from llama_runner.core.artifact_record import STATE_FILE
 from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import StoreError, UsageError
-from llama_runner.llama_cpp.build_selection import (
+from llama_runner.llama_cpp.find_installed_build import (
     DamagedChoice,
     choice_file,
     chosen_name,

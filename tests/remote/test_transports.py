@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner.remote.store_address import open_transport, parse_address
-from llama_runner.remote.transports import FsspecTransport, TooLong, Transport
+from llama_runner.remote.parse_store_address import parse_address
+from llama_runner.remote.transports import FsspecTransport, TooLong, Transport, open_transport
 
 NAME = "v1/parts/ab/abcd"
 

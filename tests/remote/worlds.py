@@ -19,8 +19,9 @@ from llama_runner.engine.executor import Executor
 from llama_runner.engine.observer import Observer
 from llama_runner.engine.plan_outcome import Outcome
 from llama_runner.engine.push_to_remote import push
+from llama_runner.remote.parse_store_address import parse_address
 from llama_runner.remote.shared_store import SharedStore
-from llama_runner.remote.store_address import open_transport, parse_address
+from llama_runner.remote.transports import open_transport
 from tests.engine.toys import File, Toy, ToyTree, World
 
 

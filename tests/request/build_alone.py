@@ -18,10 +18,10 @@ from llama_runner.core.digest import Digest
 from llama_runner.core.step import Step, topological_order
 from llama_runner.llama_cpp.pinned_source import SourcePin
 from llama_runner.llama_cpp.toolchain import Compiler, Toolchain
+from llama_runner.request.choose_binaries import BuildFacts, ProgramFacts
 from llama_runner.request.model_facts import ModelFacts
-from llama_runner.request.options import binaries_options_of, options_of
 from llama_runner.request.pipeline_graph import graph_of
-from llama_runner.request.program_facts import BuildFacts, ProgramFacts
+from llama_runner.request.request_keywords import binaries_options_of, options_of
 from llama_runner.request.resolve_request import Request
 from llama_runner.sources.hub.pins import Pin, RemoteFile
 from llama_runner.sources.hub.source import HubSafetensors
@@ -31,8 +31,8 @@ from llama_runner.store.artifacts import Store
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llama_runner.request.options import RunnerKeywords
     from llama_runner.request.pipeline_graph import Pipeline
+    from llama_runner.request.request_keywords import RunnerKeywords
 
 REFUSED = ("open", "os.", "subprocess.", "socket.", "sqlite3.", "glob.", "shutil.", "tempfile.", "urllib.", "pty.")
 """How the names of audit events begin that a graph must not cause."""

@@ -18,6 +18,7 @@ What it may contain (variables of ggml reach the server, others do not):
     models: ANY             the answer of /v1/models, a text as it is
     no_tokens: true         have no completions
     sentence: TEXT          what it answers in a chat
+    headers: PATH           write the headers of a chat request there, as a JSON array
     asked: PATH             it never answers in a chat; there is such a file once somebody has asked
     stream: N               answer a chat with N events of 64 KiB, and no end if N is negative: one event, then nothing
     die_answering: N        exit with N when it is asked in a chat, or die of signal -N
@@ -177,6 +178,8 @@ class Fake:
                 request += block
             head, *headers = request.decode("latin-1").split("\r\n")
             key = next((line.partition(": ")[2] for line in headers if line.lower().startswith("authorization:")), "")
+            if head.split()[1] == "/v1/chat/completions" and "headers" in FAKE:
+                publish(FAKE["headers"], json.dumps(headers[: headers.index("")]))
             if head.split()[1] == "/v1/chat/completions" and "stream" in FAKE:
                 self.stream(connection)
                 return

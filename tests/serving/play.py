@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import IO
 
+    from llama_runner.serving.spare_process import SpareProcess
+
 PROGRAM = Path(__file__).with_name("fake_llama_server.py")
 PATIENCE_S = 60.0
 """How long a test waits for what must happen. Nothing is measured against it."""
@@ -64,6 +66,7 @@ class Stage:
         sink: Callable[[Event], None] | None = None,
         terminal: IO[bytes] | None = None,
         about: dict[str, Any] | None = None,
+        spare: SpareProcess | None = None,
         **misbehaviour: Any,
     ) -> Server:
         os.environ["GGML_FAKE"] = json.dumps(misbehaviour)
@@ -83,6 +86,7 @@ class Stage:
             sink=sink or self.events.append,
             terminal=terminal or self.terminal,
             about=about,
+            spare=spare,
         )
         self.servers.append(server)
         return server

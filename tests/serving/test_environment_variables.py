@@ -8,7 +8,7 @@ import pytest
 
 from llama_runner.core.errors import UsageError
 from llama_runner.llama_cpp.capabilities import Capabilities, Flag
-from llama_runner.serving.access_check import check_access
+from llama_runner.serving.check_access_options import check_access
 from llama_runner.serving.errors import PortTaken
 from llama_runner.serving.llama_server.environment_variables import overridden, with_variables
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec, spec_of

@@ -15,8 +15,7 @@ from llama_runner.core.errors import ExitCode
 from llama_runner.core.events import Event, Noticed, Warned
 from llama_runner.serving.errors import DoesNotFit
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, spec_of
-from llama_runner.serving.llama_server.memory_check import Memory, files_of
-from llama_runner.serving.llama_server.memory_estimate import (
+from llama_runner.serving.llama_server.memory_by_fit_params import (
     HOST,
     Need,
     Question,
@@ -27,6 +26,7 @@ from llama_runner.serving.llama_server.memory_estimate import (
     parse,
     question,
 )
+from llama_runner.serving.llama_server.memory_check import Memory, files_of
 from llama_runner.serving.llama_server.memory_suggestions import largest_model, ways_out
 
 if TYPE_CHECKING:

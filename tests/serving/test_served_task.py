@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, spec_of
-from llama_runner.serving.llama_server.memory_estimate import question
+from llama_runner.serving.llama_server.memory_by_fit_params import question
 from llama_runner.serving.llama_server.served_task import Purpose, purpose_of
 
 CASES: list[tuple[str, dict[str, str], Purpose]] = [

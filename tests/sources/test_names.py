@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from llama_runner.core.errors import SourceError, UsageError
-from llama_runner.sources.hub.names import HubName
+from llama_runner.sources.hub.names import HubName, looks_like_hub_name
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
 from llama_runner.sources.quantization_types import canonical_type
 from llama_runner.sources.resolve_source import NotAModel, open_source
@@ -85,6 +85,13 @@ def test_what_is_not_there_is_said_with_its_whole_path(tmp_path: Path) -> None:
         open_source(safetensors_dir=tmp_path / "file")
     with pytest.raises(SourceError, match="empty"):
         open_source(gguf_path=tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", ["C:\\x", "C:/models/x", "C:\\a b\\m.gguf", "\\\\host\\share\\m", "m\\x"])
+def test_19_02_a_path_of_windows_is_no_name_on_the_hub(name: str) -> None:
+    assert not looks_like_hub_name(name)
+    with pytest.raises(SourceError):
+        open_source(name)
 
 
 @pytest.mark.parametrize(

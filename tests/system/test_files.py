@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from llama_runner.system.files import read_bounded, read_head, read_json, write_json
+from llama_runner.system.files import freed_in_background, read_bounded, read_head, read_json, write_json
 
 
 def test_a_regular_file_is_read_also_through_a_link(tmp_path: Path) -> None:
@@ -75,3 +77,32 @@ def test_a_reader_never_sees_half_of_a_file_that_several_processes_write(tmp_pat
         assert len(set(read_json(path))) == 1
     assert [writer.returncode for writer in writers] == [0, 0]
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("size", [0, 1 << 30])
+def test_a_file_that_is_replaced_is_freed_at_the_end(tmp_path: Path, size: int) -> None:
+    old, new = tmp_path / "file", tmp_path / "new"
+    old.touch()
+    os.truncate(old, size)
+    new.write_text("new")
+    with freed_in_background(old):
+        new.replace(old)
+        assert old.read_text() == "new"
+    for thread in threading.enumerate():
+        if thread.name == "free":
+            thread.join()
+    assert not _open_below(tmp_path)
+
+
+def test_removing_a_file_that_is_not_there_is_the_error_that_it_was(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), freed_in_background(tmp_path / "none"):
+        (tmp_path / "none").unlink()
+
+
+def _open_below(directory: Path) -> list[str]:
+    """Return the files below a directory that this process has open."""
+    names = []
+    for link in Path("/proc/self/fd").glob("*"):
+        with suppress(OSError):
+            names.append(str(link.readlink()))
+    return [name for name in names if name.startswith(str(directory))]

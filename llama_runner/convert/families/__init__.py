@@ -35,6 +35,10 @@ ARCHITECTURES = {
     "GPTNeoXForCausalLM": "gptneox.FAMILY",
     "Gemma2ForCausalLM": "gemma.GEMMA2",
     "Gemma3ForCausalLM": "gemma.GEMMA3",
+    "Gemma3ForConditionalGeneration": "gemma.GEMMA3_COMPOSITE",
+    "Gemma3TextModel": "gemma.EMBEDDING",
+    "Gemma3nForCausalLM": "gemma3n.FAMILY",
+    "Gemma3nForConditionalGeneration": "gemma3n.COMPOSITE",
     "GemmaForCausalLM": "gemma.GEMMA",
     "Glm4ForCausalLM": "glm.GLM4",
     "Glm4MoeForCausalLM": "glm.GLM4MOE",
@@ -44,14 +48,18 @@ ARCHITECTURES = {
     "GraniteMoeForCausalLM": "granite.GRANITEMOE",
     "GraniteMoeSharedForCausalLM": "granite.GRANITEMOE",
     "HunYuanDenseV1ForCausalLM": "hunyuan.FAMILY",
+    "Idefics3ForConditionalGeneration": "llama.IDEFICS3",
     "InternLM2ForCausalLM": "internlm.FAMILY",
+    "JambaForCausalLM": "jamba.FAMILY",
     "LFM2ForCausalLM": "lfm2.FAMILY",
     "LLaMAForCausalLM": "llama.FAMILY",
     "Lfm2ForCausalLM": "lfm2.FAMILY",
+    "Lfm2MoeForCausalLM": "lfm2.SPARSE",
     "LlamaForCausalLM": "llama.FAMILY",
     "LlamaModel": "llama.FAMILY",
     "LlavaForConditionalGeneration": "ministral.LLAVA",
     "MT5ForConditionalGeneration": "t5.FAMILY",
+    "Mamba2ForCausalLM": "mamba2.FAMILY",
     "MiniCPMForCausalLM": "minicpm.FAMILY",
     "Ministral3ForCausalLM": "ministral.FAMILY",
     "Mistral3ForConditionalGeneration": "ministral.COMPOSITE",
@@ -73,14 +81,24 @@ ARCHITECTURES = {
     "Qwen2ForCausalLM": "qwen.QWEN2",
     "Qwen2Model": "qwen.QWEN2",
     "Qwen2MoeForCausalLM": "qwen.QWEN2MOE",
+    "Qwen2VLForConditionalGeneration": "qwenvl.QWEN2VL",
+    "Qwen2_5_VLForConditionalGeneration": "qwenvl.QWEN2_5_VL",
     "Qwen3ForCausalLM": "qwen.QWEN3",
     "Qwen3Model": "qwen.QWEN3",
     "Qwen3MoeForCausalLM": "qwen.QWEN3MOE",
+    "Qwen3NextForCausalLM": "qwen3next.FAMILY",
+    "Qwen3VLForConditionalGeneration": "qwenvl.QWEN3VL",
+    "Qwen3VLMoeForConditionalGeneration": "qwenvl.QWEN3VLMOE",
+    "Qwen3_5ForCausalLM": "qwen35.DENSE",
+    "Qwen3_5ForConditionalGeneration": "qwen35.DENSE_COMPOSITE",
+    "Qwen3_5MoeForCausalLM": "qwen35.SPARSE",
+    "Qwen3_5MoeForConditionalGeneration": "qwen35.SPARSE_COMPOSITE",
     "RWForCausalLM": "falcon.FAMILY",
     "RobertaForSequenceClassification": "roberta.ROBERTA",
     "RobertaModel": "roberta.ROBERTA",
     "SeedOssForCausalLM": "olmo.SEED_OSS",
     "SmolLM3ForCausalLM": "granite.SMOLLM3",
+    "SmolVLMForConditionalGeneration": "llama.SMOLVLM",
     "StableLMEpochForCausalLM": "stablelm.FAMILY",
     "StableLmForCausalLM": "stablelm.FAMILY",
     "Starcoder2ForCausalLM": "starcoder.STARCODER2",
@@ -95,6 +113,18 @@ ARCHITECTURES = {
 
 # Text parts of multimodal models: the supported model types, and the architectures that they may name.
 TEXT_PARTS: dict[str, dict[str, tuple[str, ...]]] = {
+    "Gemma3ForConditionalGeneration": {
+        "model_type": ("gemma3_text",),
+        "architectures": ("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
+    },
+    "Gemma3nForConditionalGeneration": {
+        "model_type": ("gemma3n_text",),
+        "architectures": ("Gemma3nForCausalLM", "Gemma3nForConditionalGeneration"),
+    },
+    "Idefics3ForConditionalGeneration": {
+        "model_type": ("llama",),
+        "architectures": ("VLlama3ForCausalLM",),
+    },
     "LlavaForConditionalGeneration": {
         "model_type": ("llama", "mistral"),
         "architectures": ("LlamaForCausalLM", "MistralForCausalLM"),
@@ -103,7 +133,43 @@ TEXT_PARTS: dict[str, dict[str, tuple[str, ...]]] = {
         "model_type": ("ministral3", "mistral"),
         "architectures": ("Ministral3ForCausalLM",),
     },
+    "Qwen2VLForConditionalGeneration": {
+        "model_type": ("qwen2_vl_text",),
+        "architectures": ("Qwen2VLForConditionalGeneration",),
+    },
+    "Qwen2_5_VLForConditionalGeneration": {
+        "model_type": ("qwen2_5_vl_text",),
+        "architectures": ("Qwen2_5_VLForConditionalGeneration",),
+    },
+    "Qwen3VLForConditionalGeneration": {
+        "model_type": ("qwen3_vl_text",),
+        "architectures": ("Qwen3VLForConditionalGeneration",),
+    },
+    "Qwen3VLMoeForConditionalGeneration": {
+        "model_type": ("qwen3_vl_moe_text",),
+        "architectures": ("Qwen3VLMoeForConditionalGeneration",),
+    },
+    "Qwen3_5ForConditionalGeneration": {
+        "model_type": ("qwen3_5_text",),
+        "architectures": ("Qwen3_5ForCausalLM", "Qwen3_5ForConditionalGeneration"),
+    },
+    "Qwen3_5MoeForConditionalGeneration": {
+        "model_type": ("qwen3_5_moe_text",),
+        "architectures": ("Qwen3_5MoeForCausalLM", "Qwen3_5MoeForConditionalGeneration"),
+    },
+    "SmolVLMForConditionalGeneration": {
+        "model_type": ("llama",),
+        "architectures": ("VLlama3ForCausalLM",),
+    },
 }
+
+# Architectures whose experts are stored together, two matrices for each block; quantized ones are not converted.
+TOGETHER = frozenset(
+    {"Qwen3VLMoeForConditionalGeneration", "Qwen3_5MoeForCausalLM", "Qwen3_5MoeForConditionalGeneration"}
+)
+
+# Composite models whose config.json may have the settings of the text part at its top level.
+FLAT = frozenset({"Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration"})
 
 
 def family_of(architecture: str) -> Family:

@@ -11,7 +11,7 @@ from llama_runner.convert import hyperparameters
 from llama_runner.convert.errors import BadHyperparameter, MissingFile
 from llama_runner.convert.families.family_definition import Rule
 from llama_runner.convert.model_config import share
-from llama_runner.convert.vocab import bpe, sentencepiece
+from llama_runner.convert.vocab import bpe, write_sentencepiece
 from llama_runner.convert.vocab.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -48,6 +48,16 @@ EXPERTS = (
 STACKS = (tuple(rule.name for rule in EXPERTS),)  # in the order in which the official script writes them
 BLOCKS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
 COMPUTED_ANYWAY = ("rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias")  # tables and masks
+# Names of what sees, hears and speaks in a composite model, as the official script tells it from the text part.
+OTHER_PARTS_BEGIN = (
+    *("mlp", "vit.", "vpm.", "siglip2.", "conformer.", "merger.", "resampler.", "sound_encoder."),
+    *("sound_projection.", "speech_embeddings."),
+)
+OTHER_PARTS_HAVE = (
+    *("visual.", "vision.", "audio.", "talker.", "vision_", "audio_", "token2wav.", "code2wav.", "projector."),
+    *("pre_mm_projector_norm", "image_newline", "view_seperator", "patch_embed", "patch_merger.", "patch_merge_mlp."),
+    "model.connector.",
+)
 
 
 def head_size(config: Config) -> int:
@@ -113,6 +123,13 @@ def rename_bare(name: str, config: Config) -> str | None:
     return rename(f"model.{name}" if bare else name, config)
 
 
+def rename_text_part(name: str, config: Config) -> str | None:
+    """Drop what is not of the text part of a composite model, and remove the prefix of the text part."""
+    if name.startswith(OTHER_PARTS_BEGIN) or any(part in name for part in OTHER_PARTS_HAVE):
+        return None
+    return rename(name.replace("language_model.", ""), config)
+
+
 def write_text_model(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
     """Write the hyperparameters that every text model has."""
     del source
@@ -129,7 +146,7 @@ def sentence_pieces(values: KeyValues, config: Config, source: ModelDirectory) -
     if not source.has("tokenizer.model"):
         hint = "fetch it from the original repository; llama.cpp's own script needs it as well"
         raise MissingFile(source.path("tokenizer.model"), purpose="the vocabulary of this architecture", hint=hint)
-    return sentencepiece.write(values, config, source)
+    return write_sentencepiece.write(values, config, source)
 
 
 def pieces_or_bytes(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:

@@ -31,7 +31,7 @@ def every_block(config: Config, block: int) -> bool:  # noqa: ARG001 - the inter
 class Rule:
     """Rule for one tensor of the output, per block if its name has ``{bid}``.
 
-    A stored tensor is processed in the order ``rows``, ``columns``, ``transposed``, ``shift``.
+    A stored tensor is processed in the order ``rows``, ``columns`` or ``order``, ``transposed``, ``decay``, ``shift``.
     """
 
     name: str
@@ -54,10 +54,29 @@ class Rule:
     """Rows of the stored tensor to take; the rows of several selections are concatenated."""
     columns: slice | None = None
     """Columns to take, such as every other one."""
+    order: Callable[[Sizes], Rows] | None = None
+    """Columns of the stored tensor in the order of the output; takes the place of ``columns``."""
     transposed: bool = False
     """Whether the matrix is transposed."""
     shift: float = 0.0
     """Number to add to every element."""
+    padded: bool = False
+    """Whether rows of zeros follow where fewer rows are stored than the output has."""
+    bare: bool = False
+    """Whether the name in GGUF has no suffix."""
+    decay: bool = False
+    """Whether every element is replaced by minus its exponential."""
+    written_as: tuple[str, str] | None = None
+    """Types of the matrix in a file of f16 and in any other; None if they follow from the rules of text models."""
+    full_name: str | None = None
+    """Name of the weight in the file if it does not end with ``.weight``."""
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """What follows the name in GGUF."""
+        if self.bare:
+            return ("",)
+        return (".weight", ".bias") if self.bias or self.needs_bias else (".weight",)
 
 
 @dataclass(frozen=True)
@@ -81,6 +100,11 @@ def no_computed_tensors(config: Config) -> tuple[ComputedTensor, ...]:  # noqa: 
 def as_stored(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
     """Return the tensors unchanged."""
     return tensors
+
+
+def as_configured(config: Config, tensors: Sequence[Tensor]) -> Config:  # noqa: ARG001 - the interface of `completed`
+    """Return the configuration unchanged."""
+    return config
 
 
 def no_early_metadata(values: KeyValues, config: Config) -> None:
@@ -115,6 +139,8 @@ class Family:
     """Fills in values that follow from others."""
     made: Callable[[Config], tuple[ComputedTensor, ...]] = no_computed_tensors
     """Returns tensors that are computed from the configuration."""
+    completed: Callable[[Config, Sequence[Tensor]], Config] = as_configured
+    """Returns the configuration with what only the stored tensors tell."""
     combine: Callable[[Sequence[Tensor]], Sequence[Tensor]] = as_stored
     """Combines tensors that the architecture stores in several parts or transposed."""
     early: Callable[[KeyValues, Config], None] = no_early_metadata

@@ -1,7 +1,7 @@
-"""Gemma 1, 2 and 3 (text): norms with an added one, wide heads, tied embeddings.
+"""Gemma 1, 2 and 3 (text) and EmbeddingGemma: norms with an added one, wide heads, tied embeddings.
 
-Follows ``GemmaModel``, ``Gemma2Model`` and ``Gemma3Model`` of llama.cpp's conversion/gemma.py. Gemma 3 without a
-tokenizer.model, which is not as Google publishes it, is refused.
+Follows ``GemmaModel``, ``Gemma2Model``, ``Gemma3Model`` and ``EmbeddingGemma`` of llama.cpp's conversion/gemma.py.
+Gemma 3 without a tokenizer.model, which is not as Google publishes it, is refused. What sees in Gemma 3 is left out.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert import hyperparameters
-from llama_runner.convert.errors import UnsupportedOption
+from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
 from llama_runner.convert.families import decoder_parts
 from llama_runner.convert.families.family_definition import Family, Rule
+from llama_runner.convert.families.pooling import pooling_of
 from llama_runner.convert.vocab import special_tokens
 
 if TYPE_CHECKING:
@@ -131,6 +132,16 @@ def write_third(values: KeyValues, config: Config, source: ModelDirectory, file_
         values.uint32("{arch}.attention.sliding_window", config.find("sliding_window"))
 
 
+def write_embedding(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
+    """Write EmbeddingGemma's hyperparameters: Gemma 3's, the window of config.json and the pooling type."""
+    write_third(values, config, source, file_type)
+    if source.config.get("sliding_window") is None:  # transformers has a default, which llama.cpp cannot take
+        raise BadHyperparameter("sliding_window", "is missing")
+    values.uint32("{arch}.attention.sliding_window", config.integer("sliding_window"))
+    if (pooling := pooling_of(source)) is not None:
+        values.uint32("{arch}.pooling_type", pooling)
+
+
 def write_pieces(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:
     """Write the vocabulary of tokenizer.model, without a space before a text."""
     vocabulary = decoder_parts.sentence_pieces(values, config, source)
@@ -173,3 +184,5 @@ GEMMA3 = replace(
     rename=decoder_parts.rename,
     hyperparameters=write_third,
 )
+GEMMA3_COMPOSITE = replace(GEMMA3, composite="gemma3", rename=decoder_parts.rename_text_part)
+EMBEDDING = replace(GEMMA3, name="gemma-embedding", hyperparameters=write_embedding)

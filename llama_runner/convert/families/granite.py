@@ -63,10 +63,6 @@ def shared(config: Config, block: int) -> bool:
     return bool(config.find("shared_intermediate_size"))
 
 
-SHARED_GATE_AND_UP = (
-    ("gate", lambda s: part(s["shared_inner"], start=0, of=2 * s["shared_inner"])),
-    ("up", lambda s: part(s["shared_inner"], start=s["shared_inner"], of=2 * s["shared_inner"])),
-)
 EXPERTS = (
     decoder_parts.ROUTER,
     Rule(

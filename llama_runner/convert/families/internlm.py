@@ -12,7 +12,7 @@ from llama_runner.convert.errors import MissingFile, TooManyTokens, UnsupportedO
 from llama_runner.convert.families import decoder_parts
 from llama_runner.convert.families.family_definition import Family, Rule
 from llama_runner.convert.tensor_rows import Rows, part
-from llama_runner.convert.vocab import Vocabulary, protobuf, special_tokens
+from llama_runner.convert.vocab import Vocabulary, sentencepiece_model_file, special_tokens
 from llama_runner.convert.vocab.token_types import CONTROL, NORMAL, UNUSED, USER_DEFINED
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def write_vocabulary(values: KeyValues, config: Config, source: ModelDirectory) 
     """Write the vocabulary of tokenizer.model; EOS of a chat model is the end of a turn."""
     if not source.has("tokenizer.model"):
         raise MissingFile(source.path("tokenizer.model"), purpose="the vocabulary")
-    model = protobuf.read(source.path("tokenizer.model"))
+    model = sentencepiece_model_file.read(source.path("tokenizer.model"))
     size = config.find("vocab_size") or len(model.pieces)
     tokens = [
         (DRAGON if text == NUL else text, score, UNUSED if text.startswith("[UNUSED") else TYPES.get(kind, kind))

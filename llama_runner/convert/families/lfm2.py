@@ -1,6 +1,6 @@
-"""LFM2: blocks with grouped attention, and blocks with a short convolution.
+"""LFM2, dense and with experts: blocks with grouped attention, and blocks with a short convolution.
 
-Follows ``LFM2Model`` of llama.cpp's conversion/lfm2.py.
+Follows ``LFM2Model`` and ``LFM2MoeModel`` of llama.cpp's conversion/lfm2.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.convert import hyperparameters
 from llama_runner.convert.errors import BadHyperparameter
 from llama_runner.convert.families import decoder_parts
-from llama_runner.convert.families.family_definition import Family, Rule
+from llama_runner.convert.families.family_definition import Family, Rule, unchanged
 
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
@@ -39,7 +39,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     }
 }
 FIRST_NAMES = {"theta": "rope_theta", "block_ff_dim": "intermediate_size", "tie_embedding": "tie_word_embeddings"}
-CONVOLUTION = "conv"
+CONVOLUTION, ATTENTION = "conv", "full_attention"
 
 
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
         if full is not None and not (isinstance(full, list) and all(type(block) is int for block in full)):
             raise BadHyperparameter("full_attn_idxs", f"is {full!r}, a list of blocks is expected")
         attending = frozenset(range(count) if full is None else full)
-        values["layer_types"] = ["full_attention" if block in attending else CONVOLUTION for block in range(count)]
+        values["layer_types"] = [ATTENTION if block in attending else CONVOLUTION for block in range(count)]
     return values
 
 
@@ -108,15 +108,62 @@ def write_hyperparameters(values: KeyValues, config: Config, source: ModelDirect
     values.uint32("{arch}.feed_forward_length", inner_size(config))
 
 
-RULES = (
-    decoder_parts.EMBEDDINGS[0],
-    Rule("token_embd_norm", ("width",)),  # llama.cpp's name of the last norm here
-    decoder_parts.EMBEDDINGS[2],
+def is_dense(config: Config, block: int) -> bool:
+    """Return whether the block has a feed-forward network without experts."""
+    return block < config.count("num_dense_layers")
+
+
+def is_sparse(config: Config, block: int) -> bool:
+    """Return whether the block has experts."""
+    return not is_dense(config, block)
+
+
+def sparse_dimensions(config: Config) -> dict[str, int]:
+    """Return the sizes that the shapes of the rules name, including experts."""
+    sizes = decoder_parts.dimensions(config)
+    kinds_of_blocks(config)
+    return {
+        **sizes,
+        "cache": config.integer("conv_L_cache"),
+        "one": 1,
+        "gates": 3 * sizes["width"],
+        "experts": config.integer("num_local_experts", "num_experts"),
+        "expert_inner": config.integer("moe_intermediate_size"),
+    }
+
+
+def rename_sparse(name: str, config: Config) -> str | None:
+    """Call the bias of the experts' scores a bias; the experts' own names lack the prefix in gguf's map."""
+    if name.endswith(".expert_bias"):
+        name += ".bias"
+    return decoder_parts.rename(name.removeprefix("model.") if ".experts." in name else name, config)
+
+
+def write_sparse(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
+    """Write the hyperparameters with experts; only a block with attention has key heads."""
+    del source
+    hyperparameters.write(values, config, file_type)
+    heads, kinds = config.integer("num_key_value_heads"), kinds_of_blocks(config)
+    values.integers("{arch}.attention.head_count_kv", [heads if kind == ATTENTION else 0 for kind in kinds])
+    values.uint32("{arch}.expert_feed_forward_length", config.integer("moe_intermediate_size"))
+    values.uint32("{arch}.leading_dense_block_count", config.count("num_dense_layers"))
+    values.uint32("{arch}.expert_gating_func", hyperparameters.GATING["sigmoid"])
+    values.uint32("{arch}.vocab_size", config.integer("vocab_size"))
+    values.uint32("{arch}.shortconv.l_cache", config.integer("conv_L_cache"))
+
+
+BLOCKS = (
     decoder_parts.ATTENTION[0],
     *(replace(rule, bias=False, where=attends) for rule in (*decoder_parts.ATTENTION[1:], *decoder_parts.HEAD_NORMS)),
     Rule("blk.{bid}.shortconv.conv", ("width", "cache"), stored=("width", "one", "cache"), where=convolves),
     Rule("blk.{bid}.shortconv.in_proj", ("gates", "width"), where=convolves),
     Rule("blk.{bid}.shortconv.out_proj", ("width", "width"), where=convolves),
+)
+RULES = (
+    decoder_parts.EMBEDDINGS[0],
+    Rule("token_embd_norm", ("width",)),  # llama.cpp's name of the last norm here
+    decoder_parts.EMBEDDINGS[2],
+    *BLOCKS,
     *(replace(rule, bias=False) for rule in decoder_parts.FEED_FORWARD),
 )
 FAMILY = Family(
@@ -128,4 +175,23 @@ FAMILY = Family(
     rename=decoder_parts.rename,
     hyperparameters=write_hyperparameters,
     vocabulary=decoder_parts.byte_level,
+)
+SPARSE = replace(
+    FAMILY,
+    name="lfm2moe",
+    defaults={"lfm2_moe": {}},  # transformers does not know it yet, so that config.json counts as it stands
+    derive=unchanged,
+    rules=(
+        *RULES[:2],  # the output matrix is the embedding
+        *BLOCKS,
+        replace(decoder_parts.FEED_FORWARD[0], bias=False),
+        *(replace(rule, bias=False, where=is_dense) for rule in decoder_parts.FEED_FORWARD[1:]),
+        replace(decoder_parts.ROUTER, where=is_sparse),
+        Rule("blk.{bid}.exp_probs_b", ("experts",), needs_bias=True, optional=True, where=is_sparse),
+        *(replace(rule, where=is_sparse) for rule in decoder_parts.EXPERTS),
+    ),
+    dimensions=sparse_dimensions,
+    rename=rename_sparse,
+    hyperparameters=write_sparse,
+    stacks=(("blk.{bid}.ffn_gate_exps", "blk.{bid}.ffn_down_exps", "blk.{bid}.ffn_up_exps"),),
 )

@@ -16,7 +16,7 @@ from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
 from llama_runner.convert.families import decoder_parts
 from llama_runner.convert.families.family_definition import ComputedTensor, Family, Rule
 from llama_runner.convert.model_config import full_rope
-from llama_runner.convert.vocab import bpe, byte_fallback, sentencepiece, special_tokens
+from llama_runner.convert.vocab import bpe, byte_fallback, special_tokens, write_sentencepiece
 from llama_runner.convert.vocab.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def write_vocabulary(values: KeyValues, config: Config, source: ModelDirectory) 
     if (prefix := settings.get("add_prefix_space")) is not None:
         values.boolean("tokenizer.ggml.add_space_prefix", prefix)
     if source.has("tokenizer.model"):
-        vocabulary = sentencepiece.write(values, config, source)
+        vocabulary = write_sentencepiece.write(values, config, source)
     else:
         tokenizer = Tokenizer.load(source, config)
         write = byte_fallback.write if tokenizer.byte_fallback else bpe.write
@@ -177,6 +177,11 @@ def _rope_factor(frequency: float, factor: float, low: float, high: float, conte
     return _inverse(_float32(_float32(_float32(1 - smooth) / _float32(factor)) + smooth))
 
 
+def rename_text_model(name: str, config: Config) -> str | None:
+    """Drop the vision part of Idefics 3 and SmolVLM, and remove the prefix of the text part."""
+    return decoder_parts.rename_text_part(name.replace("text_model.", ""), config)
+
+
 def sparse_dimensions(config: Config) -> dict[str, int]:
     """Return the sizes that the shapes of the rules name, including experts."""
     return {**decoder_parts.dimensions(config), "experts": config.integer("num_local_experts")}
@@ -202,3 +207,11 @@ MIXTRAL = replace(
     dimensions=sparse_dimensions,
     stacks=MIXTRAL_STACKS,
 )
+IDEFICS3 = replace(
+    FAMILY,
+    # whether the embedding is the output matrix is said beside the text part
+    defaults={"llama": {name: value for name, value in DEFAULTS["llama"].items() if name != "tie_word_embeddings"}},
+    rename=rename_text_model,
+    composite="idefics3",
+)
+SMOLVLM = replace(IDEFICS3, composite="smolvlm")

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
-from llama_runner.convert.families import llama
+from llama_runner.convert.families import decoder_parts, llama
 
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 SCALED = "ministral3"  # transformers does not know it yet, so that config.json counts as it stands
 SCALES = {"rope.scaling.yarn_log_multiplier": "mscale_all_dim", "attention.temperature_scale": "llama_4_scaling_beta"}
-SEEING = ("vision_tower.", "multi_modal_projector.")
 
 
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
@@ -29,9 +28,8 @@ def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
 
 def rename(name: str, config: Config) -> str | None:
     """Drop the vision part, and remove the prefix of the text part."""
-    if any(part in name for part in SEEING):
-        return None
-    return llama.rename(name.replace("language_model.", ""), config)
+    text = decoder_parts.rename_text_part(name, config)
+    return None if text is None else llama.rename(text, config)
 
 
 def write_hyperparameters(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:

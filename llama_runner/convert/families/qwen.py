@@ -119,7 +119,8 @@ def write_sparse(values: KeyValues, config: Config, source: ModelDirectory, file
 def _refuse_reranker(config: Config, source: ModelDirectory) -> None:
     card = model_card.head(source.directory)
     hints = (str(config.find("_name_or_path")), source.directory.name, config.architecture)
-    if "# qwen3-reranker" in card.lower() or any("qwen3-reranker" in hint.lower() for hint in hints):
+    names = ("qwen3-reranker", "qwen3-vl-reranker")
+    if any(f"# {name}" in card.lower() or any(name in hint.lower() for hint in hints) for name in names):
         raise UnsupportedOption("the kind of model", "Qwen3-Reranker")
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from llama_runner.convert.errors import NO_WAY, BadVocabulary, NoSuchPreTokenizer, TooManyTokens, UnsupportedOption
 from llama_runner.convert.vocab import Vocabulary, bpe_hash, special_tokens
-from llama_runner.convert.vocab.pretokenizer import NO_BYTES, NOT_BYTES, recognise, steps_of, unknown
 from llama_runner.convert.vocab.pretokenizer_names import NAMES
+from llama_runner.convert.vocab.recognise_pretokenizer import NO_BYTES, NOT_BYTES, recognise, steps_of, unknown
 from llama_runner.convert.vocab.token_types import NORMAL, UNUSED, added_token
 
 if TYPE_CHECKING:
@@ -92,9 +92,10 @@ def given_name(source: ModelDirectory, tokenizer: Tokenizer) -> str | None:
 
 def check_merges(tokenizer: Tokenizer) -> None:
     """Raise `BadVocabulary` for a merge of, or to, an absent token, as the tokenizers library does."""
+    base = tokenizer.base
     for merge in tokenizer.model.get("merges") or []:
         parts = merge.split(" ") if isinstance(merge, str) else merge
-        if len(parts) != 2 or any(part not in tokenizer.base for part in (*parts, "".join(parts))):  # noqa: PLR2004
+        if len(parts) != 2 or parts[0] not in base or parts[1] not in base or "".join(parts) not in base:  # noqa: PLR2004
             raise BadVocabulary(f"the merge {merge!r} does not join two known tokens to a known one")
 
 

@@ -7,16 +7,16 @@ None), and the structure of tokenizer.json decides.
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import re
 import unicodedata
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from llama_runner.convert.vocab.apply_pretokenizer import Splitter, UnsupportedPreTokenizer
 from llama_runner.convert.vocab.pretokenizer_names import HASHES
-from llama_runner.convert.vocab.pretokenizer_split import Splitter, UnsupportedPreTokenizer
 from llama_runner.convert.vocab.wordpiece_hash import SAMPLE
+from llama_runner.core.short_sha256 import sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ def name_of(tokenizer: Tokenizer) -> str | None:
         numbers = encode(tokenizer, SAMPLE)
     except (UnsupportedPreTokenizer, KeyError, TypeError, ValueError, AttributeError, IndexError):
         return None  # a broken tokenizer.json is found by those who write it
-    return HASHES.get(hashlib.sha256(str(numbers).encode()).hexdigest())
+    return HASHES.get(sha256(str(numbers).encode()).hexdigest())
 
 
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -16,9 +16,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.errors import BadVocabulary, TooManyTokens, UnsupportedOption
-from llama_runner.convert.vocab import Vocabulary, bpe, sentencepiece
-from llama_runner.convert.vocab.sentencepiece import PADDING_SCORE, SentencePieceToken
+from llama_runner.convert.vocab import Vocabulary, bpe, write_sentencepiece
 from llama_runner.convert.vocab.token_types import BYTE, CONTROL, NORMAL, SPACE_MARK, UNUSED, USER_DEFINED
+from llama_runner.convert.vocab.write_sentencepiece import PADDING_SCORE, SentencePieceToken
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -48,7 +48,7 @@ def write(values: KeyValues, config: Config, source: ModelDirectory, tokenizer: 
     prefix, differences = _spaces(tokenizer.document, merges)
     if not prefix or SPACE_PREFIX in values:
         values.boolean(SPACE_PREFIX, prefix)
-    sentencepiece.write_tokens(values, source, tokens)
+    write_sentencepiece.write_tokens(values, source, tokens)
     if bpe.ADD_BOS not in values and not bpe.begins_with_special(tokenizer):
         values.boolean(bpe.ADD_BOS, value=False)  # which llama.cpp puts first unless told not to
     return Vocabulary("byte-fallback", len(tokens), (*differences, *_differences(tokenizer, merges)))
@@ -127,14 +127,16 @@ def _steps(step: object, parts: str) -> Iterator[Mapping[str, Any]]:
 def _differences(tokenizer: Tokenizer, merges: list[Merge]) -> Iterator[str]:
     """Return sentences about merges that scores cannot express."""
     known, named = set(merges), {token.content for token in tokenizer.added.values()}
-    lengths = {len(text) for text in tokenizer.base}  # a token of a megabyte is not cut at each of its characters
+    base = tokenizer.base
+    lengths = {len(text) for text in base}  # a token of a megabyte is not cut at each of its characters
+    ordered = sorted(lengths)
+    cuts = {length: [cut for cut in ordered if length - cut in lengths] for length in ordered}
     others = [
         (text[:cut], text[cut:])
-        for text in tokenizer.base
+        for text in base
         if text not in named
-        for cut in sorted(lengths)
-        if len(text) - cut in lengths
-        if text[:cut] in tokenizer.base and text[cut:] in tokenizer.base and (text[:cut], text[cut:]) not in known
+        for cut in cuts[len(text)]
+        if text[:cut] in base and text[cut:] in base and (text[:cut], text[cut:]) not in known
     ]
     if others:
         yield OTHER_PAIRS.format(*others[0], len(others) - 1)

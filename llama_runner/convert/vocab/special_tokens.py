@@ -1,7 +1,8 @@
-"""Writes special tokens, merges, chat templates and the normalizer, which come last in every vocabulary.
+"""Finds the numbers of the special tokens and whether they are added, and writes the metadata that ends a vocabulary.
 
-Gives what ``gguf.SpecialVocab`` of llama.cpp's own tree gives; the gguf package on the index is older and
-neither reads the normalizer nor finds BOS and CLS in the same way, so nothing is taken from it.
+That is merges (read by ``merges``), special tokens, chat templates (``chat_template``) and flags of the normalizer. The
+result is that of ``gguf.SpecialVocab`` in llama.cpp's tree. The published gguf package is older: it reads no normalizer
+and finds BOS and CLS differently, so it is not used.
 """
 
 from __future__ import annotations

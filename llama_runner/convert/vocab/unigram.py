@@ -10,10 +10,10 @@ from base64 import b64decode
 from typing import TYPE_CHECKING
 
 from llama_runner.convert.errors import NO_WAY, BadVocabulary, MissingFile, TooManyTokens, UnsupportedOption
-from llama_runner.convert.vocab import Vocabulary, protobuf, sentencepiece, special_tokens
-from llama_runner.convert.vocab.sentencepiece import SentencePieceToken
+from llama_runner.convert.vocab import Vocabulary, sentencepiece_model_file, special_tokens, write_sentencepiece
 from llama_runner.convert.vocab.token_types import CONTROL, NORMAL, UNKNOWN, USER_DEFINED
 from llama_runner.convert.vocab.tokenizer import Tokenizer
+from llama_runner.convert.vocab.write_sentencepiece import SentencePieceToken
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,14 +33,14 @@ def write_t5(values: KeyValues, config: Config, source: ModelDirectory) -> Vocab
     path = next((source.path(name) for name in ("tokenizer.model", "spiece.model") if source.has(name)), None)
     if path is None:
         raise MissingFile(source.path("spiece.model"), purpose="the vocabulary")
-    model = protobuf.read(path)
-    if model.kind == protobuf.BPE and path.name == "tokenizer.model":
-        return sentencepiece.write(values, config, source)
-    if model.kind != protobuf.UNIGRAM:
+    model = sentencepiece_model_file.read(path)
+    if model.kind == sentencepiece_model_file.BPE and path.name == "tokenizer.model":
+        return write_sentencepiece.write(values, config, source)
+    if model.kind != sentencepiece_model_file.UNIGRAM:
         raise UnsupportedOption(f"the model type in {path.name}", model.kind, hint=NO_WAY)
-    tokens = sentencepiece.padded(model.pieces, _size_limit(config, len(model.pieces)))
-    sentencepiece.add_named(tokens, source)
-    sentencepiece.compare(tokens, source, name=path.name)
+    tokens = write_sentencepiece.padded(model.pieces, _size_limit(config, len(model.pieces)))
+    write_sentencepiece.add_named(tokens, source)
+    write_sentencepiece.compare(tokens, source, name=path.name)
     _write(values, tokens, prefix=model.add_dummy_prefix)
     _write_normalization(values, source, tokens, clean=model.remove_extra_whitespaces, charsmap=model.charsmap)
     return Vocabulary("unigram", len(tokens))
@@ -56,10 +56,10 @@ def write_xlm_roberta(
     path = source.path("sentencepiece.bpe.model")
     if not path.is_file():
         return _write_fast(values, config, source)
-    model = protobuf.read(path)
-    if model.kind != protobuf.UNIGRAM:
+    model = sentencepiece_model_file.read(path)
+    if model.kind != sentencepiece_model_file.UNIGRAM:
         raise UnsupportedOption(f"the model type in {path.name}", model.kind, hint=NO_WAY)
-    tokens = sentencepiece.padded(model.pieces, _size_limit(config, len(model.pieces)))
+    tokens = write_sentencepiece.padded(model.pieces, _size_limit(config, len(model.pieces)))
     tokens = [*(SentencePieceToken(text, 0.0, kind) for text, kind in REALIGNED), *tokens[3:-1]]
     for number, text in (masks or {}).items():
         if number >= len(tokens):
@@ -76,7 +76,7 @@ def _write_fast(values: KeyValues, config: Config, source: ModelDirectory) -> Vo
     if tokenizer.model.get("type") != "Unigram":
         raise UnsupportedOption("the tokenizer's model", tokenizer.model.get("type"), hint=NO_WAY)
     settings = source.optional_object("tokenizer_config.json")
-    tokens = sentencepiece.padded(_fast_pieces(tokenizer, settings), _size_limit(config, len(tokenizer.base)))
+    tokens = write_sentencepiece.padded(_fast_pieces(tokenizer, settings), _size_limit(config, len(tokenizer.base)))
     for number, token in enumerate(tokens):
         token.kind = USER_DEFINED if token.kind == NORMAL and number in tokenizer.added else token.kind
     _write(values, tokens, prefix=bool(settings.get("add_prefix_space", False)))

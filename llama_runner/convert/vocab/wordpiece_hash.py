@@ -7,12 +7,12 @@ vocabulary that the official script does not know, and refuses, gets the name of
 
 from __future__ import annotations
 
-import hashlib
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.vocab.pretokenizer_names import HASHES
 from llama_runner.convert.vocab.tokenizer_classes import NORMALIZER_SETTINGS
+from llama_runner.core.short_sha256 import sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -41,7 +41,7 @@ IDEOGRAPHS = (
 
 def name_of(tokenizer: Tokenizer) -> str:
     """Return the official name."""
-    return HASHES.get(hashlib.sha256(str(encode(tokenizer, SAMPLE)).encode()).hexdigest(), COMMONEST)
+    return HASHES.get(sha256(str(encode(tokenizer, SAMPLE)).encode()).hexdigest(), COMMONEST)
 
 
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:

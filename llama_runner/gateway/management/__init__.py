@@ -1,5 +1,5 @@
 """The management API under ``/api/v1``: models, programs, configuration, machine, jobs, events.
 
-``operations`` is the table of routes, which the OpenAPI document is made from too. Each handler is a thin call of
+``route_table`` has the routes, from which the OpenAPI document is made too. Each handler is a thin call of
 ``Runner``, in a thread where only small files are read, else in a process (``gateway/worker.py``).
 """

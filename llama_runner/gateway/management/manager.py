@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.core.immutable_values import Value
-from llama_runner.gateway.errors import GatewayError, UnknownModel, gateway_error
+from llama_runner.gateway.errors import BadRequest, GatewayError, UnknownModel, gateway_error
 from llama_runner.gateway.ollama_names import find_name
 from llama_runner.gateway.worker_process import Question, Workers
 
@@ -90,6 +90,8 @@ class Manager:
             return await asyncio.to_thread(work)
         except LlamaRunnerError as error:
             raise gateway_error(error) from error
+        except RecursionError:  # a key of a thousand parts, or a TOML text with one
+            raise BadRequest("the request is nested too deeply") from None
 
     def spawn(self, work: Awaitable[Any]) -> None:
         """Do something in the background; what goes wrong is told by events."""

@@ -1,4 +1,4 @@
-"""Models: list, show, download, start, stop, pin, keep, remove, log, adapters."""
+"""Models: list, show, download, start, stop, pin, keep, remove, log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.errors import LlamaRunnerError, UsageError
 from llama_runner.gateway.errors import BadRequest, CallFailed, GatewayError, UnknownModel, error_json, gateway_error
 from llama_runner.gateway.jobs import Work
-from llama_runner.gateway.management.running import states
+from llama_runner.gateway.management.running_models import states
 from llama_runner.gateway.ollama_downloads import check_repository
 from llama_runner.gateway.ollama_names import find_name, plain_name
 from llama_runner.system.utc_time import utc_text
@@ -25,7 +25,15 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-_NOT_SERVED: Json = {"served": False, "origin": "store", "names": [], "hidden": False, "pinned": False, "memory": {}}
+_NOT_SERVED: Json = {
+    "state": "stopped",
+    "served": False,
+    "origin": "store",
+    "names": [],
+    "hidden": False,
+    "pinned": False,
+    "memory": {},
+}
 
 
 async def list_models(manager: Manager, call: Call) -> Json:
@@ -39,7 +47,7 @@ async def list_models(manager: Manager, call: Call) -> Json:
 
 async def _rows(manager: Manager) -> list[Json]:
     """Return a row for each served model, then for each model of the store that is not served."""
-    catalogue, created, phases = manager.gateway.catalogue, manager.created.current, states(manager.gateway)
+    catalogue, created, phases = manager.gateway.catalogue, manager.created, states(manager.gateway)
 
     def look() -> list[Json]:
         from llama_runner.library.model_names import Selection  # noqa: PLC0415 - after the gateway listens
@@ -63,15 +71,7 @@ async def _rows(manager: Manager) -> list[Json]:
             rows.append(row | {"origin": "client" if created.has(served.name) else "configuration"})
         for model in stored:
             if model.title not in used:
-                empty = {
-                    "served": False,
-                    "origin": "store",
-                    "names": [],
-                    "hidden": False,
-                    "pinned": False,
-                    "memory": {},
-                }
-                row = {"name": model.name, "source": model.source, "state": "stopped", **empty}
+                row = {"name": model.name, "source": model.source, **_NOT_SERVED}
                 rows.append(row | _of_store(Selection((model,)), kept))
         return rows
 
@@ -249,32 +249,26 @@ async def remove_model(manager: Manager, call: Call) -> Json:
     """Delete the files of a model; one that a client added is not served any more."""
     asked = call.values["name"]
     served = find_name(asked, manager.gateway.catalogue.served)
-    created = manager.created.current
-    name = await _name_in_store(manager, asked) if served is None or served not in created.names else None
+    created = manager.created
     removal: Json = {"models": [], "removed": True, "bytes": 0, "shared": 0, "artifacts": [], "left": {}}
-    if name is not None:
+    if served is None or not created.has_name(served):
+        given = {
+            "name": await _name_in_store(manager, asked),
+            "force": call.values["force"],
+            "is_pulled": served in created.current.pulled,
+        }
         if served is not None:
+            await manager.ask("remove", apply=False, **given)  # one that may not be removed is not stopped
             await manager.gateway.unload(served)
-        is_pulled = served in created.pulled
-        removal = await manager.ask("remove", name=name, force=call.values["force"], apply=True, is_pulled=is_pulled)
-    if served is not None and created.has(served):
-        await _forget(manager, served)
-    else:
+        removal = await manager.ask("remove", apply=True, **given)
+    if served is None or not created.current.has(served):
         await manager.gateway.declare(manager.gateway.catalogue)
-    return removal
-
-
-async def _forget(manager: Manager, served: str) -> None:
-    """End a name that a client made, and the names that lead to it."""
-    before = manager.created.current
+        return removal
     try:
-        await manager.created.change(lambda made: made.without(served))
+        await created.forget(served, manager.gateway)
     except LlamaRunnerError as error:
         raise gateway_error(error) from error
-    catalogue = manager.gateway.catalogue
-    for each in before.names.keys() - manager.created.current.names.keys() | {served}:
-        catalogue = catalogue.without(each)
-    await manager.gateway.declare(catalogue)
+    return removal
 
 
 async def _name_in_store(manager: Manager, name: str) -> str:
@@ -334,35 +328,3 @@ async def search(manager: Manager, call: Call) -> Json:
         raise BadRequest("query is empty", field="query")
     found = await manager.ask("search", words=call.values["query"], limit=call.values["limit"])
     return {"results": found}
-
-
-async def adapters(manager: Manager, _: Call) -> Json:
-    """Return the adapters that the configuration declares."""
-
-    def declared() -> list[tuple[str, str, Path, float, int | None]]:
-        config = manager.runner().config
-        rows = []
-        for model in config.models.values() if config is not None else ():
-            for each in model.adapters.values():
-                size = None
-                with suppress(OSError):
-                    files = [each.path] if each.path.is_file() else [*each.path.iterdir()]
-                    size = sum(file.stat().st_size for file in files)
-                rows.append((model.name, each.name, each.path, each.scale, size))
-        return rows
-
-    phases = states(manager.gateway)
-    return {
-        "adapters": [
-            {
-                "name": f"{base}:{name}",
-                "base": base,
-                "adapter": name,
-                "path": str(path),
-                "scale": scale,
-                "bytes": size,
-                "state": phases.get(f"{base}:{name}", {}).get("state") or ("absent" if size is None else "stopped"),
-            }
-            for base, name, path, scale, size in await manager.thread(declared)
-        ]
-    }

@@ -27,12 +27,14 @@ _ERRORS = {
     500: "The work failed.",
     502: "The Hub, or the process of a model, failed.",
     503: "The gateway shuts down, or memory does not suffice.",
+    507: "The disk is full.",
 }
 _ALWAYS = (400, 401, 403, 500)
 _TAGS = {
     "models": "Models: what is here and what is served.",
     "hub": "Search of the Hub, and what fits this machine.",
     "jobs": "Downloads, preparations and builds.",
+    "sessions": "Conversations that are kept on disk.",
     "programs": "Builds of llama.cpp.",
     "configuration": "The configuration file.",
     "gateway": "State of the gateway and of the machine, events.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Literal
 
 from llama_runner.core.immutable_values import Value, field
@@ -11,7 +11,7 @@ from llama_runner.gateway.management.schema_parts import TEXT
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from llama_runner.gateway.client_rights import Client
+    from llama_runner.gateway.access_control import Client
     from llama_runner.gateway.management.manager import Manager
 
 Json = dict[str, Any]
@@ -40,7 +40,7 @@ class Call(Value, eq=False):
     request: web.Request
 
 
-Handler = Callable[["Manager", Call], Awaitable[Any]]
+Handler = Callable[["Manager", Call], Coroutine[Any, Any, Any]]
 """Returns the JSON of the answer, or an answer that streams."""
 
 

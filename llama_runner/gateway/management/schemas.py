@@ -19,9 +19,9 @@ from llama_runner.gateway.management.schema_parts import (
     one_of,
     ref,
 )
+from llama_runner.gateway.management.session_schemas import SESSION_SCHEMAS
 
 _QUANTIZATION = object_of({"name": TEXT, "size": COUNT, "fits": FLAG, "file": TEXT})
-_SERVER = object_of({"alias": TEXT, "pid": COUNT, "url": maybe(TEXT)})
 _ROW = object_of(
     {
         "quantization": TEXT,
@@ -86,6 +86,7 @@ _RUNNING = {
 }
 
 SCHEMAS: dict[str, Json] = {
+    **SESSION_SCHEMAS,
     "Error": object_of(
         {
             "error": object_of(
@@ -282,7 +283,7 @@ SCHEMAS: dict[str, Json] = {
             "bytes": COUNT,
             "made": maybe(TIME),
             "in_use": FLAG,
-            "servers": array(_SERVER),
+            "servers": array(object_of({"alias": TEXT, "pid": COUNT, "url": maybe(TEXT)})),
             "problem": maybe(TEXT),
             "key": maybe(TEXT),
             "path": TEXT,
@@ -307,7 +308,22 @@ SCHEMAS: dict[str, Json] = {
                         "state": one_of(*STATES),
                     }
                 )
-            )
+            ),
+            "trained": array(
+                object_of(
+                    {
+                        "name": TEXT,
+                        "version": described(TEXT, "The current version."),
+                        "versions": described(COUNT, "How many there are."),
+                        "base": TEXT,
+                        "made": TIME,
+                        "path": TEXT,
+                        "bytes": described(maybe(COUNT), "null where its files are missing."),
+                        "served_as": described(array(TEXT), "Names of models that the configuration declares with it."),
+                    }
+                )
+            ),
+            "problem": described(maybe(TEXT), "Why what was trained cannot be listed."),
         }
     ),
     "Configuration": object_of(
@@ -337,6 +353,7 @@ SCHEMAS: dict[str, Json] = {
             "applied": FLAG,
             "revision": TEXT,
             "reloaded": described(FLAG, "Whether the gateway serves it."),
+            "reload_error": described(maybe(OBJECT), "Why it does not, where the file is changed: an error's object."),
         }
     ),
     "Reloaded": object_of({"models": array(TEXT)}),
@@ -351,6 +368,7 @@ SCHEMAS: dict[str, Json] = {
             "root": TEXT,
             "artifacts": array(OBJECT),
             "servers": array(OBJECT),
+            "sessions": object_of({"count": COUNT, "bytes": COUNT}),
             "unfinished": described(OBJECT, "Bytes of interrupted work, by name."),
             "client": object_of({"name": TEXT, "manages": FLAG}),
         }

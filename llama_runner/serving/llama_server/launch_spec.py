@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from llama_runner.core.immutable_values import Value, field
+from llama_runner.core.loopback import is_loopback
 from llama_runner.core.option_values import checked_value, texts, unexpected_keyword_error, wrong_value_error
 from llama_runner.llama_cpp.program_environment import MODEL_SOURCES, program_environment
-from llama_runner.serving.llama_server.server_options import SERVER
+from llama_runner.serving.llama_server.option_definitions import SERVER
 from llama_runner.store import layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from llama_runner.core.adapter_scales import AdapterScales
 
 DEFAULT_CONTEXT = 4096
 
@@ -26,6 +29,7 @@ _OURS |= dict.fromkeys(("-hft", "--hf-token"), "HF_TOKEN or --token-file")
 _OURS |= {"--ssl-cert-file": "--tls-cert", "--ssl-key-file": "--tls-key"}
 """Options of llama-server that are refused because the readiness check needs ours, and what to use instead."""
 
+_HOST_CACHE = ("-cram", "--cache-ram")
 _SECRET = frozenset({"--api-key", "-hft", "--hf-token"})
 """Of these, options whose value no error shows."""
 
@@ -118,7 +122,11 @@ class ServerSpec(Value):
     tls_cert: Path | None = None
     tls_key: Path | None = None
     adapters: tuple[Path, ...] = ()
-    """LoRA adapters."""
+    """LoRA adapters; their ids are their positions."""
+    adapter_names: tuple[str, ...] = ()
+    """What requests call them."""
+    adapter_scales: tuple[float, ...] = ()
+    """Their factors for requests that choose no adapters; (): 1 for each."""
     force_memory: bool = False
     further_names: tuple[str, ...] = ()
     """Names that the API gives the model beside ``alias``."""
@@ -131,10 +139,11 @@ class ServerSpec(Value):
     @property
     def digest(self) -> str:
         """Identifies the launch; timeouts are not part of it. It contains no secret."""
-        from llama_runner.core.sha256 import sha256  # noqa: PLC0415 - not for plan
+        from llama_runner.core.short_sha256 import sha256  # noqa: PLC0415 - not for plan
 
         key = self.api_key if self.api_key in (None, "auto") else "given"
         what = [*self.argv(), str(key), str(self.inherit_environment)]
+        what += [str(self.adapter_scales)] if self.sets_scales else []
         return sha256("\0".join(what).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
     @property
@@ -198,18 +207,53 @@ class ServerSpec(Value):
 
     @property
     def adapter_words(self) -> list[str]:
-        """The option for the LoRA adapters: one list, quoted as in CSV; llama.cpp deprecates repeating ``--lora``."""
+        """The option for the LoRA adapters: one list, quoted as in CSV; llama.cpp deprecates repeating ``--lora``.
+
+        llama-server divides path and scale at each colon: see ``sets_scales``.
+        """
         if not self.adapters:
             return []
-        from llama_runner.core.csv_row import format_row  # noqa: PLC0415 - not for the usual server
+        from llama_runner.core.llama_cpp_csv import format_row  # noqa: PLC0415 - not for the usual server
 
-        return ["--lora", format_row([str(adapter) for adapter in self.adapters])]
+        paths = [str(adapter) for adapter in self.adapters]
+        if self.has_usual_scales or self.sets_scales:
+            return ["--lora", format_row(paths)]
+        scaled = [f"{path}:{scale:.10g}" for path, scale in zip(paths, self.adapter_scales, strict=True)]
+        return ["--lora-scaled", format_row(scaled)]
 
-    def entry(self) -> dict[str, str]:
+    @property
+    def has_usual_scales(self) -> bool:
+        """Whether each adapter is applied with the factor 1."""
+        return all(scale == 1 for scale in self.adapter_scales)
+
+    @property
+    def sets_scales(self) -> bool:
+        """Whether the scales are set once the server is ready: a path with a colon is given no scale on its start."""
+        return not self.has_usual_scales and any(":" in str(adapter) for adapter in self.adapters)
+
+    @property
+    def loaded_adapters(self) -> AdapterScales:
+        """The adapters by their ids, as requests choose among them: ours, then those of the extra options."""
+        from llama_runner.core.adapter_scales import AdapterScales, adapters_in  # noqa: PLC0415 - as above
+
+        names = self.adapter_names or tuple(path.stem for path in self.adapters)
+        ours = AdapterScales(names, self.adapter_scales or (1.0,) * len(names))
+        return ours.with_more(adapters_in(self.extra))
+
+    @property
+    def has_adapters(self) -> bool:
+        """Whether any LoRA adapter is loaded."""
+        return bool(self.adapters) or any(_canonical(word).startswith("--lora") for word in self.extra)
+
+    def entry(self) -> dict[str, Any]:
         """Return what the registry says of it. No secret is in it."""
         files = {"api_key_file": self.api_key_file, "tls_cert": self.tls_cert, "model": self.model}
         files["binary"] = self.binary
-        return {"alias": self.alias} | {name: str(file) for name, file in files.items() if file is not None}
+        found: dict[str, Any] = {"alias": self.alias}
+        if self.has_adapters:
+            adapters = self.loaded_adapters
+            found["adapters"] = [list(each) for each in zip(adapters.names, adapters.scales, strict=True)]
+        return found | {name: str(file) for name, file in files.items() if file is not None}
 
     def environment(self, ours: Mapping[str, str]) -> dict[str, str]:
         """Return the server's environment: what it needs of ours, without what would silently configure it."""
@@ -229,6 +273,8 @@ def spec_of(
     cores: int,
     projector: Path | None = None,
     adapters: tuple[Path, ...] = (),
+    adapter_names: tuple[str, ...] = (),
+    adapter_scales: tuple[float, ...] = (),
 ) -> ServerSpec:
     """Return the spec for a model on this machine; ``UsageError`` for extra options that are ours to know.
 
@@ -240,6 +286,8 @@ def spec_of(
         from llama_runner.serving.llama_server.option_paths import absolute_options  # noqa: PLC0415 - not for the usual server
 
         extra = absolute_options(extra)
+    if adapters or any(_canonical(word).startswith("--lora") for word in extra):
+        extra = without_host_cache(extra, replace=bool(adapters))
     context = options.ctx_size
     if context is None:
         context = min(DEFAULT_CONTEXT, trained_context or DEFAULT_CONTEXT)
@@ -265,7 +313,21 @@ def spec_of(
         tls_cert=options.tls_cert and options.tls_cert.absolute(),
         tls_key=options.tls_key and options.tls_key.absolute(),
         adapters=tuple(path.absolute() for path in adapters),
+        adapter_names=adapter_names,
+        adapter_scales=adapter_scales,
     )
+
+
+def without_host_cache(words: tuple[str, ...], *, replace: bool) -> tuple[str, ...]:
+    """Return options with ``--cache-ram 0``: that cache returns what another adapter computed.
+
+    A size that is given is left as it is unless ``replace``.
+    """
+    given = [index for index, word in enumerate(words) if _canonical(word) in _HOST_CACHE]
+    if given and not replace:
+        return words
+    left_out = {at for index in given for at in (index, index + 1)}
+    return (*(word for index, word in enumerate(words) if index not in left_out), "--cache-ram", "0")
 
 
 def check_own_options(words: Iterable[str]) -> None:
@@ -297,7 +359,7 @@ def needs_care(wanted: ServerOptions | ServerSpec, environment: Mapping[str, str
         or any(file is not None for file in files)
         or bool(environment.get("LLAMA_API_KEY"))
         or (wanted.inherit_environment and "LLAMA_ARG_API_KEY_FILE" in environment)
-        or not is_loopback(wanted.host)
+        or not is_loopback_or_socket(wanted.host)
     )
 
 
@@ -306,16 +368,14 @@ def first_key_in(environment: Mapping[str, str]) -> str | None:
     text = environment.get("LLAMA_API_KEY")
     if not text:
         return None
-    from llama_runner.core.csv_row import parse_row  # noqa: PLC0415 - not for the usual server
+    from llama_runner.core.llama_cpp_csv import parse_row  # noqa: PLC0415 - not for the usual server
 
     return next(filter(None, parse_row(text)), None)
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether a host is certainly one that only this machine reaches."""
-    return (
-        host in ("localhost", "::1") or (host.startswith("127.") and host.replace(".", "").isdigit()) or is_socket(host)
-    )
+def is_loopback_or_socket(host: str) -> bool:
+    """Return whether a host, or the path of a socket, is certainly one that only this machine reaches."""
+    return is_loopback(host) or is_socket(host)
 
 
 def _value_of(option: str, words: tuple[str, ...]) -> str | None:

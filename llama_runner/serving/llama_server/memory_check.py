@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.events import Noticed, Sink, Warned
 from llama_runner.core.sizes import size_text
-from llama_runner.serving.llama_server.memory_estimate import (
+from llama_runner.serving.llama_server.memory_by_fit_params import (
     Need,
     Room,
     extrapolated,
@@ -28,13 +28,14 @@ from llama_runner.serving.llama_server.memory_estimate import (
 )
 from llama_runner.system import hardware
 from llama_runner.system.files import write_json
+from llama_runner.system.platforms import page_bytes
 from llama_runner.system.processes import try_output
 
 if TYPE_CHECKING:
     from typing import TypeVar
 
     from llama_runner.serving.llama_server.launch_spec import ServerSpec
-    from llama_runner.serving.llama_server.memory_estimate import Question
+    from llama_runner.serving.llama_server.memory_by_fit_params import Question
     from llama_runner.serving.running_server import RunningServer
     from llama_runner.serving.server_process import Server
 
@@ -158,7 +159,7 @@ class Memory:
 
     def _key(self) -> str | None:
         """Return a hash of the model, the build and the options that decide about memory."""
-        from llama_runner.core.sha256 import sha256  # noqa: PLC0415 - not for plan
+        from llama_runner.core.short_sha256 import sha256  # noqa: PLC0415 - not for plan
 
         try:
             files = [_identity(path) for path in (self._program, self.spec.model)]
@@ -209,8 +210,8 @@ def resident_bytes(pid: int) -> int:
     """Return how much of the host's memory a process has, mapped files included; 0 where the system does not tell."""
     try:
         with open(f"/proc/{pid}/statm", encoding="ascii") as file:  # noqa: PTH123 - faster
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError, AttributeError):
+            return int(file.read().split()[1]) * page_bytes()
+    except (OSError, ValueError, IndexError):
         return 0
 
 
@@ -219,8 +220,8 @@ def private_bytes(pid: int) -> int:
     try:
         with open(f"/proc/{pid}/statm", encoding="ascii") as file:  # noqa: PTH123 - faster
             resident, shared = map(int, file.read().split()[1:3])
-        return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, AttributeError):
+        return (resident - shared) * page_bytes()
+    except (OSError, ValueError):
         return 0
 
 

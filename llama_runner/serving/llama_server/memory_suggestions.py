@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from llama_runner.core.immutable_values import Value
 from llama_runner.serving.errors import DoesNotFit
-from llama_runner.serving.llama_server.memory_estimate import HOST, lacking
+from llama_runner.serving.llama_server.memory_by_fit_params import HOST, lacking
 from llama_runner.system import hardware
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llama_runner.serving.llama_server.launch_spec import ServerSpec
-    from llama_runner.serving.llama_server.memory_estimate import Need, Question, Room
+    from llama_runner.serving.llama_server.memory_by_fit_params import Need, Question, Room
 
 _STEP = 256
 """llama.cpp rounds a context up to a multiple of this."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import socket
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +15,12 @@ from llama_runner.client.errors import KeyRefused
 from llama_runner.client.server_address import ServerAddress, trust_only
 from llama_runner.serving.errors import another_model_error, answers_without_key_error, canary_failed_error
 from llama_runner.serving.llama_server.served_task import purpose_of
+from llama_runner.system.platforms import new_unix_socket
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from typing_extensions import Self
 
     from llama_runner.serving.llama_server.launch_spec import ServerSpec
     from llama_runner.serving.llama_server.served_task import Purpose
@@ -29,13 +31,27 @@ _LONGEST = 1 << 20
 
 
 class Asked:
-    """Probes what answers at an address: asked with our key, over TLS with no other certificate than ours."""
+    """Probes what answers at an address: asked with our key, over TLS with no other certificate than ours.
+
+    Within a ``with`` block, the requests of one thread share a connection.
+    """
+
+    _kept: http.client.HTTPConnection | None = None
 
     def __init__(self, url: str, key: str | None, certificate: Path | None = None) -> None:
         self.url = url
         self._headers = {} if key is None else {"Authorization": f"Bearer {key}".encode()}
         self._certificate = certificate
         self._at = ServerAddress(url)
+
+    def __enter__(self) -> Self:
+        self._kept = self._connection(TIMEOUT_S)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.close()
 
     def get(self, path: str) -> dict[str, Any] | None:
         """Return the JSON object at a path, or None without a good answer; ``KeyRefused`` if it requires a key."""
@@ -76,17 +92,23 @@ class Asked:
     def _reply(
         self, method: str, path: str, body: object, timeout: float | None, known: dict[str, bytes]
     ) -> tuple[int, bytes] | None:
-        connection = self._connection(timeout or TIMEOUT_S)
+        kept = None if timeout else self._kept
+        connection = kept or self._connection(timeout or TIMEOUT_S)
         content = None if body is None else json.dumps(body)
+        is_reused = kept is not None and kept.sock is not None
         headers = known if body is None else {**known, "Content-Type": b"application/json"}
         try:
             connection.request(method, self._at.prefix + path, content, headers)
             reply = connection.getresponse()
-            return reply.status, reply.read(_LONGEST)
-        except (OSError, http.client.HTTPException, ValueError):
-            return None
-        finally:
+            text = reply.read(_LONGEST)
+            if reply.isclosed() and kept is not None:
+                return reply.status, text  # the connection can take the next request
+        except (OSError, http.client.HTTPException, ValueError) as error:
             connection.close()
+            again = is_reused and not isinstance(error, TimeoutError)  # servers close kept connections unannounced
+            return self._reply(method, path, body, timeout, known) if again else None
+        connection.close()
+        return reply.status, text
 
     def _connection(self, timeout: float) -> http.client.HTTPConnection:
         at = self._at
@@ -107,7 +129,7 @@ class _Socket(http.client.HTTPConnection):
 
     def connect(self) -> None:
         """See ``http.client``."""
-        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock = new_unix_socket()
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
 

@@ -19,8 +19,9 @@ from llama_runner.core.digest import Digest, short_hash
 from llama_runner.core.errors import DownloadError, Interrupted
 from llama_runner.core.sizes import size_text
 from llama_runner.sources.hub.error_mapping import map_error
+from llama_runner.sources.hub.hash_while_downloading import INCOMPLETE, FileHashes, TailHasher, hash_file
 from llama_runner.sources.hub.http_transfer import FileReceiver, PartialFile, TransferControl, TransferLimits
-from llama_runner.sources.hub.verify import INCOMPLETE, FileHashes, TailHasher, hash_file
+from llama_runner.system.platforms import IS_WINDOWS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -251,5 +252,5 @@ def _local_path(directory: Path, name: str) -> Path:
     """Return the path of a file below the directory. Unsafe names are refused earlier (``file_names.check_names``)."""
     parts = name.split("/")
     assert not {"", ".", ".."} & set(parts), name
-    assert os.name == "posix" or not any(letter in name for letter in ':\\"'), name
+    assert not IS_WINDOWS or not any(letter in name for letter in ':\\"'), name
     return directory.joinpath(*parts)

@@ -16,6 +16,7 @@ from llama_runner.core.immutable_values import Value
 from llama_runner.store.layout import user_path
 from llama_runner.system.files import open_regular, read_head
 from llama_runner.system.network_settings import is_true, parse_endpoint, user_agent
+from llama_runner.system.platforms import IS_WINDOWS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -114,7 +115,7 @@ def _from_option(_: Mapping[str, str], path: Path | None, notice: Callable[[str,
             content = file.read(_LONGEST_TOKEN + 1)
     except (OSError, ValueError) as error:
         raise no_token_file_error(path, getattr(error, "strerror", None) or str(error)) from None
-    if os.name == "posix" and stat.S_ISREG(status.st_mode) and status.st_mode & (stat.S_IRGRP | stat.S_IROTH):
+    if not IS_WINDOWS and stat.S_ISREG(status.st_mode) and status.st_mode & (stat.S_IRGRP | stat.S_IROTH):
         notice("token_file_readable", f"others can read the token in {path}; chmod 600 keeps it to yourself")
     origin = f"--token-file {path}"
     token = _clean(content, origin)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import Interrupted
-from llama_runner.sources.hub.verify import BLOCK, INCOMPLETE, FileHasher, hash_file
+from llama_runner.sources.hub.hash_while_downloading import BLOCK, INCOMPLETE, FileHasher, hash_file
 from llama_runner.store.layout import user_path
 from llama_runner.system.files import open_regular
 from llama_runner.system.link_or_clone import clone, link
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from io import BufferedReader
 
     from llama_runner.core.digest import Digest
+    from llama_runner.sources.hub.hash_while_downloading import FileHashes
     from llama_runner.sources.hub.pins import Pin, RemoteFile
-    from llama_runner.sources.hub.verify import FileHashes
 
 
 def find_cached(pin: Pin, file: RemoteFile, environment: Mapping[str, str]) -> Path | None:

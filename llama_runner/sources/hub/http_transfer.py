@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.sources.hub.endpoint_and_token import Access
+    from llama_runner.sources.hub.hash_while_downloading import TailHasher
     from llama_runner.sources.hub.pins import Pin, RemoteFile
-    from llama_runner.sources.hub.verify import TailHasher
 
 MAGIC = b"GGUF"
 _CONNECT_S = 10.0
@@ -89,7 +89,8 @@ class TransferControl:
         self.notices: SimpleQueue[tuple[str, str] | None] = SimpleQueue()
         """Notices; None marks the end of a thread."""
         self._stopped = threading.Event()
-        self._open: set[Any] = set()
+        self._open: dict[object, Any] = {}
+        """One for each response: the next one of a pooled connection may begin before the last one is left."""
 
     def is_stopped(self) -> bool:
         """Return whether the download is to end."""
@@ -114,17 +115,18 @@ class TransferControl:
         """Register the response's connection, so that ``stop`` can close it during a blocking read."""
         stream = response.extensions.get("network_stream")
         connection = None if stream is None else stream.get_extra_info("socket")
-        self._open.add(connection)
+        use = object()
+        self._open[use] = connection
         try:
             self.check()
             yield
         finally:
-            self._open.discard(connection)
+            del self._open[use]
 
     def stop(self) -> None:
         """End the download and close all connections, which wakes blocked threads."""
         self._stopped.set()
-        for connection in list(self._open):
+        for connection in list(self._open.values()):
             with suppress(OSError, AttributeError):
                 connection.shutdown(socket.SHUT_RDWR)
 

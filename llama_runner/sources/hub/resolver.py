@@ -151,6 +151,25 @@ class Resolver:
         pin = known.pin(commit) or self._ask(name.repo, commit)
         return self._choose(pin, revision, criteria, own_making=own_making)
 
+    def pin_of(self, repo: str, revision: str | None) -> tuple[Pin, str]:
+        """Return the pin of a revision, by default of the main branch, and that revision."""
+        revision = revision or DEFAULT_REVISION
+        known = PinRecord({}, {}) if self._update else self.pins.read(repo)
+        return known.pin(revision) or self._ask(repo, revision), revision
+
+    def small_json(self, pin: Pin, file: RemoteFile) -> tuple[Pin, dict[str, Any]]:
+        """Return a JSON object of a repository, and the pin with the digest of its file. It is fetched once."""
+        directory = self.description_directory(pin)
+        if (directory / file.name).is_file():
+            return pin, _object(pin, directory / file.name)
+        with self._reading(directory) as target:
+            digests = self._fetch(pin, [file], target)
+            found = _object(pin, target / file.name)
+        pin = pin.with_digests(digests)
+        if self._remember:
+            self.pins.add(pin.repo, pin)
+        return pin, found
+
     def description_directory(self, pin: Pin) -> Path:
         """Return the directory of the small files of a model to convert."""
         return self._descriptions / pin.artifact_directory
@@ -322,6 +341,19 @@ class Resolver:
             raise error.reason from error
         except OSError as error:
             raise as_store_error(error, directory) from error
+
+
+def _object(pin: Pin, path: Path) -> dict[str, Any]:
+    """Return a JSON object that was fetched; ``SourceError``."""
+    from llama_runner.system.files import read_json  # noqa: PLC0415 - few sources have one
+
+    try:
+        found = read_json(path)
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{pin.repo}/{path.name} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise SourceError(f"{pin.repo}/{path.name} is not a JSON object")
+    return found
 
 
 def drift(revision: str, before: Pin, after: Pin) -> Drifted:

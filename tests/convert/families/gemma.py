@@ -45,7 +45,20 @@ LINEAR = {"rope_type": "linear", "factor": 8.0}
 SETTINGS = {"tokenizer_config.json": {"tokenizer_class": "GemmaTokenizer", "add_bos_token": True, "chat_template": "x",
             "added_tokens_decoder": {"2": {"content": "<bos>", "special": True}}}}  # fmt: skip
 
+EMBEDDING: dict[str, Any] = {**CONFIG, **GEMMA3, "architectures": ["Gemma3TextModel"], "num_key_value_heads": 2,
+                             "use_bidirectional_attention": True}  # fmt: skip
+BARE = THIRD.replace("model.", "")
+POOLING = {
+    "modules.json": [{"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}],
+    "1_Pooling/config.json": {"pooling_mode_mean_tokens": True},
+}
 CASES = {
+    "embedding": built({**EMBEDDING, "num_hidden_layers": 6}, BARE, outtypes=ALL, tokenizer="spm", files=POOLING),
+    "embedding-f32": built({**EMBEDDING, "sliding_window": 33, "num_key_value_heads": 1}, BARE, tokenizer="spm",
+                           dtype="F32", shards=2),
+    "embedding-few": built({**EMBEDDING, **FEW, "use_bidirectional_attention": None}, BARE, tokenizer="spm",
+                           dtype="F16", files=POOLING),
+    "embedding-every-window": built({**EMBEDDING, "sliding_window_pattern": 1}, BARE, tokenizer="spm"),
     "gemma": built(CONFIG, FIRST, outtypes=ALL, tokenizer="spm"),
     "gemma-f16": built(CONFIG, FIRST + HEAD, outtypes=ALL, tokenizer="spm", dtype="F16", files=SETTINGS),
     "gemma-f32": built({**CONFIG, "num_key_value_heads": 4}, FIRST, tokenizer="spm", dtype="F32", shards=2),

@@ -17,17 +17,17 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[2]))
 
-from tests.convert.official import FAMILIES, FIRST, cases_of, goldens_of, run_official, unconfirmed, write  # noqa: E402
+from tests.convert.official import GROUPS, PROJECTORS, cases_of, goldens_of, run_official, unconfirmed, write  # noqa: E402
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("python", type=Path)
     parser.add_argument("tree", type=Path)
-    parser.add_argument("families", nargs="*", choices=[FIRST, *FAMILIES], metavar="FAMILY")
+    parser.add_argument("families", nargs="*", choices=[*GROUPS, PROJECTORS], metavar="FAMILY")
     parser.add_argument("--keep", type=Path)
     options = parser.parse_args()
     bad: dict[str, str] = {}
-    for group in options.families or [FIRST, *FAMILIES]:
+    for group in options.families or [*GROUPS, PROJECTORS]:
         with tempfile.TemporaryDirectory() as temporary:
             folder = options.keep / group if options.keep else Path(temporary)
             folder.mkdir(parents=True, exist_ok=True)

@@ -12,8 +12,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from tests.convert import pretokenizer_table, table
+from tests.convert.official import PROJECTORS
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        table.DOCUMENT.write_text(table.document(table.compared(Path(folder))), encoding="utf-8")
+        found = table.compared(Path(folder))
+        page = table.document(found, table.compared(Path(folder), [PROJECTORS]))
+        table.DOCUMENT.write_text(page, encoding="utf-8")
     pretokenizer_table.DOCUMENT.write_text(pretokenizer_table.document(), encoding="utf-8")

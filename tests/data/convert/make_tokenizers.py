@@ -21,7 +21,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 HERE = Path(__file__).resolve().parent / "tokenizers"
 sys.path.insert(0, str(HERE.parents[3]))
 
-from llama_runner.convert.vocab import protobuf  # noqa: E402
+from llama_runner.convert.vocab import sentencepiece_model_file  # noqa: E402
 
 TEXT = """The store keeps what was made. A model is converted once, quantized once and served many times.
 Nothing is done twice: the same inputs give the same bytes, the same digests and the same keys on every machine.
@@ -89,7 +89,7 @@ def fast() -> None:
     pieces = [(model.IdToPiece(number), model.GetScore(number)) for number in range(3, model.vocab_size())]
     vocab = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *pieces, ("<mask>", 0.0)]
     tokenizer = Tokenizer(models.Unigram(vocab, unk_id=3))
-    tokenizer.normalizer = normalizers.Precompiled(protobuf.read(Path(path)).charsmap)
+    tokenizer.normalizer = normalizers.Precompiled(sentencepiece_model_file.read(Path(path)).charsmap)
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing(

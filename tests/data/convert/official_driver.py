@@ -2,9 +2,9 @@
 
     python official_driver.py TREE < jobs.json
 
-A job is {"directory", "destination", "outtype", "pre"}, and "vocab" where nothing but that is wanted; "pre" names the
-pre-tokenizer for vocabularies that the script has never seen, "-" leaves it to recognise one. Prints {"destination":
-sha256 or error} as JSON.
+A job is {"directory", "destination", "outtype", "pre"}, "options" of the script, "vocab" where nothing but that is
+wanted, and "projector" where that is wanted; "pre" names the pre-tokenizer for vocabularies that the script has never
+seen, "-" leaves it to recognise one. Prints {"destination": sha256 or error} as JSON.
 """
 
 from __future__ import annotations
@@ -30,12 +30,22 @@ if __name__ == "__main__":
     from conversion.base import TextModel  # type: ignore[import-not-found]
 
     recognise = TextModel.get_vocab_base_pre
-    results = {}
+    results, undo = {}, []
     for job in json.load(sys.stdin):
         pre = job["pre"]
         TextModel.get_vocab_base_pre = recognise if pre == "-" else lambda *_, pre=pre: pre
         arguments = [job["directory"], "--outfile", job["destination"], "--outtype", job["outtype"]]
+        arguments += job.get("options", [])
+        if "--no-mtp" in arguments:  # the script keeps it for the next job
+            kind = json.loads(Path(job["directory"], "config.json").read_text(encoding="utf-8"))["architectures"][0]
+            from conversion import get_model_class  # type: ignore[import-not-found] # the tree's
+
+            undo.append(get_model_class(kind))
+        else:
+            while undo:
+                undo.pop().no_mtp = False
         arguments += ["--vocab-only"] * job.get("vocab", False)
+        arguments += ["--mmproj"] * job.get("projector", False)
         sys.argv = [str(tree / "convert_hf_to_gguf.py"), *arguments]
         try:
             script.main()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import subprocess
@@ -153,6 +152,7 @@ def shares_bytes(one: Path, other: Path) -> bool:
 
 def can_clone(directory: Path) -> bool:
     """Whether the file system makes copies that share their blocks."""
+    fcntl = pytest.importorskip("fcntl")
     with (directory / "clone-a").open("wb") as one, (directory / "clone-b").open("wb") as other:
         one.write(b"x" * 4096)
         one.flush()

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import select
+import socket
 import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from llama_runner.core.errors import DownloadError, ExitCode, Interrupted
 from llama_runner.sources.hub.download import WrongBytes
-from llama_runner.sources.hub.http_transfer import TransferLimits
+from llama_runner.sources.hub.http_transfer import TransferControl, TransferLimits
 from tests.fakehub.hub import Hub
 from tests.sources.hub.answering import answering
 from tests.sources.hub.bringing import QUICK, REPO, Bringing, gguf
@@ -273,7 +277,8 @@ def test_ctrl_c_is_heard_though_the_server_is_silent(bringing: Bringing) -> None
             cancelled=lambda: fault.happened.is_set() and bringing.partial(MODEL).stat().st_size == 200_000,
         )
     for thread in threads_of_ours():
-        thread.join()  # or this test never ends
+        thread.join(60)
+        assert not thread.is_alive(), thread.name
     bringing.hub.reset_log()
     assert bringing.bring(MODEL) == bringing.digests(MODEL)
     assert bringing.hub.bytes_sent(MODEL) == 500_000, "and what was received is kept"
@@ -314,7 +319,22 @@ def test_a_keyboard_interrupt_leaves_nothing_running(bringing: Bringing) -> None
     with pytest.raises(KeyboardInterrupt):
         bringing.bring(limits=TransferLimits(silence_s=3600), cancelled=interrupt)
     for thread in threads_of_ours():
-        thread.join()  # or this test never ends
+        thread.join(60)
+        assert not thread.is_alive(), thread.name
+
+
+def test_stopping_ends_a_response_that_came_over_the_connection_of_one_before() -> None:
+    """The one before is left after its last byte has come, when another thread may use the connection already."""
+    control = TransferControl()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        response = SimpleNamespace(extensions={"network_stream": SimpleNamespace(get_extra_info=lambda _: ours)})
+        with ExitStack() as next_one:
+            with control.open_until_stopped(response):
+                next_one.enter_context(control.open_until_stopped(response))
+            control.stop()
+            assert select.select([ours], [], [], 0)[0], "a read would wait"
+            assert ours.recv(1) == b""
 
 
 def test_a_clock_that_jumps_changes_nothing(bringing: Bringing, monkeypatch: pytest.MonkeyPatch) -> None:

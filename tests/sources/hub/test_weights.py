@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner.convert import shards
+from llama_runner.convert import find_weight_files
 from llama_runner.convert.model_directory import ModelDirectory
 from llama_runner.core.errors import SourceError
 from llama_runner.sources.hub.file_selection import IncompleteShards, weights_for_conversion
@@ -168,6 +168,6 @@ def test_what_is_fetched_is_what_conversion_then_reads(kind: str, tmp_path: Path
     for name in (name for name in names if "/" not in name):
         if name.endswith(".safetensors"):
             write_weights(tmp_path / name)
-        elif name == shards.INDEX:
+        elif name == find_weight_files.INDEX:
             (tmp_path / name).write_text(json.dumps({"weight_map": {name: name for name in weights}}))
-    assert [shard.path.name for shard in shards.find_shards(ModelDirectory(tmp_path))] == weights
+    assert [shard.path.name for shard in find_weight_files.find_shards(ModelDirectory(tmp_path))] == weights
