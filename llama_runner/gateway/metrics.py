@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.gateway import scheduler_state as state
@@ -54,6 +56,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self._counts: defaultdict[tuple[str, Labels], float] = defaultdict(float)
+        self._buckets: defaultdict[tuple[str, Labels], list[int]] = defaultdict(lambda: [0] * (len(_BOUNDS) + 1))
+        """How many values of a histogram lie in each of its ranges."""
 
     def count(self, name: str, amount: float = 1, **labels: str) -> None:
         """Add to a counter."""
@@ -62,9 +66,7 @@ class Metrics:
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Add a value to a histogram."""
         own = tuple(labels.items())
-        for bound in _BOUNDS:
-            self._counts[f"{name}_bucket", (*own, ("le", str(bound)))] += value <= bound
-        self._counts[f"{name}_bucket", (*own, ("le", "+Inf"))] += 1
+        self._buckets[name, own][bisect_left(_BOUNDS, value)] += 1
         self._counts[f"{name}_sum", own] += value
         self._counts[f"{name}_count", own] += 1
 
@@ -73,7 +75,7 @@ class Metrics:
         found: defaultdict[str, dict[str, float]] = defaultdict(dict)
         for (name, labels), value in self._counts.items():
             model = next((value for label, value in labels if label == "model"), "")
-            if model and not name.endswith("_bucket"):
+            if model:
                 found[model][name] = found[model].get(name, 0.0) + value
         return found
 
@@ -104,7 +106,7 @@ class Metrics:
 
     def text(self, running: Iterable[RunningModel], available: Sizes, started_at: float) -> str:
         """Return everything as text; ``running`` are the models and ``available`` is the memory as they are now."""
-        rows = {**self._counts, ("started_at_seconds", ()): started_at}
+        rows = {**self._cumulated(), **self._counts, ("started_at_seconds", ()): started_at}
         rows |= {("memory_available_bytes", (("place", place),)): size for place, size in available.items()}
         for model in running:
             labels = (("model", model.name),)
@@ -120,6 +122,15 @@ class Metrics:
                 lines += [f"# HELP llama_runner_{name} {text}", f"# TYPE llama_runner_{name} {kind}"]
                 lines += [f"llama_runner_{key}{_labels(labels)} {value!r}" for (key, labels), value in own]
         return "\n".join([*lines, ""])
+
+    def _cumulated(self) -> dict[tuple[str, Labels], float]:
+        """Return how many values are at most each bound."""
+        limits = [*map(str, _BOUNDS), "+Inf"]
+        return {
+            (f"{name}_bucket", (*labels, ("le", limit))): float(count)
+            for (name, labels), counts in self._buckets.items()
+            for limit, count in zip(limits, accumulate(counts), strict=True)
+        }
 
 
 def _family(name: str) -> str:

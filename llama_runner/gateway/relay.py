@@ -145,15 +145,18 @@ async def _stream(
     """Write events as they come. The rest of an event that was not finished is left out before an error."""
     exchange: Exchange = request["exchange"]
     exchange.streams = True
-    response = web.StreamResponse(headers={"Content-Type": _EVENTS, "Cache-Control": "no-cache"})
+    response = _EventResponse(headers={"Content-Type": _EVENTS, "Cache-Control": "no-cache"})
     response.headers["X-Accel-Buffering"] = "no"
     response.headers.update({} if turn is None else turn.headers())
     writer, client = await response.prepare(request), request.transport
     assert writer is not None
     if client is None:
         raise ConnectionResetError
-    events = _Events(client, exchange, translate, turn, is_chunked=request.version >= HttpVersion11)
+    events = _Events(answer, client, exchange, translate, turn, is_chunked=request.version >= HttpVersion11)
+    last = b""
     try:
+        events.take(await answer.piece())
+        await response.write(events.held())  # with the headers
         while not await answer.pass_on(events.take):
             await events.store()
             await writer.drain()
@@ -161,23 +164,31 @@ async def _stream(
         await events.store()
         if turn is not None:
             turn.ended()
+        last = events.held()
     except AnswerLost:
         lease.answered = False
         failure = error_bodies.failure_of(errors.ServerLost(lease.model.name))
         exchange.error = failure.kind
         protocol = error_bodies.protocol_of(request.path)
         await response.write(error_bodies.stream_error(failure, protocol, exchange.request_id))
-    await response.write_eof()
+    await response.write_eof(last)
     return response
+
+
+class _EventResponse(web.StreamResponse):
+    """An answer whose headers are sent with its first events: llama-server does so too, and the client wakes up once."""
+
+    _send_headers_immediately = False
 
 
 class _Events:
     """Passes whole events on to the connection of a client. The end of an answer waits until its history has it."""
 
-    __slots__ = ("_client", "_exchange", "_is_chunked", "_rest", "_translate", "_turn", "_unstored")
+    __slots__ = ("_answer", "_client", "_exchange", "_held", "_is_chunked", "_rest", "_translate", "_turn", "_unstored")
 
     def __init__(
         self,
+        answer: Answer,
         client: asyncio.Transport,
         exchange: Exchange,
         translate: Translate | None,
@@ -185,9 +196,16 @@ class _Events:
         *,
         is_chunked: bool,
     ) -> None:
-        self._client, self._exchange, self._is_chunked = client, exchange, is_chunked
+        self._answer, self._client, self._exchange, self._is_chunked = answer, client, exchange, is_chunked
         self._translate, self._turn = translate, turn
         self._rest = self._unstored = b""
+        self._held: bytes | None = b""
+        """The first and the last events, which are sent with the head and the end of the answer."""
+
+    def held(self) -> bytes:
+        """Return what is to be sent with the head or the end. Later events are sent as they come."""
+        data, self._held = self._held or b"", None
+        return data
 
     def take(self, data: bytes) -> bool:
         """Write the events that are complete. Return whether the client takes more."""
@@ -229,5 +247,7 @@ class _Events:
 
     def _send(self, data: bytes) -> None:
         self._exchange.wrote(data)
-        if not self._client.is_closing():
+        if self._held is not None or self._answer.at_end:
+            self._held = (self._held or b"") + data
+        elif not self._client.is_closing():
             self._client.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)

@@ -22,6 +22,13 @@ _MOST_WAITING = 1 << 16
 _LONGEST_HEAD = 1 << 16
 _LONGEST_SIZE = 1 << 10
 _CONNECT_S = 10.0
+_FAST_S = 0.008
+"""Pieces that follow each other sooner are received together (decision 0080)."""
+_TOGETHER_S = 0.016
+"""For so long at most: a frame of a display."""
+_SHORTEST_S = 0.001
+_PART = 0.25
+"""Part of the time since the first piece that the next one waits, at most."""
 _NO_BODY = (204, 304)
 _END_OF_HEAD = b"\r\n\r\n"
 
@@ -34,8 +41,8 @@ class Answer(asyncio.BufferedProtocol):
     """The answer to one request. ``status`` and ``content_type`` are known once ``head`` has returned."""
 
     __slots__ = (
-        *("_at_end", "_buffer", "_is_chunked", "_is_paused", "_left", "_loop", "_lost", "_request", "_rest", "_size"),
-        *("_take", "_transport", "_waiter", "_waiting", "content_type", "status"),
+        *("_at_end", "_began", "_buffer", "_due", "_is_chunked", "_is_paused", "_left", "_loop", "_lost", "_request"),
+        *("_rest", "_size", "_take", "_transport", "_waiter", "_waiting", "content_type", "status"),
     )
 
     def __init__(self, buffer: memoryview, request: bytes, loop: asyncio.AbstractEventLoop) -> None:
@@ -52,6 +59,8 @@ class Answer(asyncio.BufferedProtocol):
         self._take: Callable[[bytes], bool] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._lost: AnswerLost | None = None
+        self._began = self._due = 0.0
+        """When the first piece was passed on, and from when on the next one is received, by the clock of the loop."""
 
     # --- for whoever reads it
 
@@ -78,7 +87,7 @@ class Answer(asyncio.BufferedProtocol):
     async def pass_on(self, take: Callable[[bytes], bool]) -> bool:
         """Call ``take`` with each piece of the body as it arrives. Return whether the body has ended.
 
-        Where ``take`` returns false, nothing more is received and this returns false: call it again to go on. Raises
+        Pieces that follow each other fast are passed on together, each at most 16 ms later. Where ``take`` returns false, nothing more is received and this returns false: call it again to go on. Raises
         ``AnswerLost``.
         """
         if self._waiting and not take(self._taken()):
@@ -92,6 +101,11 @@ class Answer(asyncio.BufferedProtocol):
         finally:
             self._take = None
         return self._has_ended()
+
+    @property
+    def at_end(self) -> bool:
+        """Return whether all of the body has arrived."""
+        return self._at_end
 
     def _has_ended(self) -> bool:
         return self._at_end and not self._waiting
@@ -213,24 +227,23 @@ class Answer(asyncio.BufferedProtocol):
         """Return what is in chunks; a chunk may come in several parts."""
         found, at, size, left = [], 0, len(data), self._left or 0
         while at < size:
-            if left:
-                if left > 2:  # noqa: PLR2004 - the line end after the content
-                    found.append(data[at : at + left - 2])
-                at, left = min(size, at + left), max(0, left - (size - at))
-                continue
-            end = data.find(b"\r\n", at)
-            if end < 0:
-                if size - at > _LONGEST_SIZE:
-                    raise ValueError("chunk")
-                self._rest = data[at:]
-                break
-            left = int(data[at:end].split(b";", 1)[0], 16)
-            if left < 0:
-                raise ValueError("chunk")
             if not left:
-                self._at_end = True
-                break
-            at, left = end + 2, left + 2
+                end = data.find(b"\r\n", at)
+                if end < 0:
+                    if size - at > _LONGEST_SIZE:
+                        raise ValueError("chunk")
+                    self._rest = data[at:]
+                    break
+                left = int(data[at:end].partition(b";")[0], 16)
+                if left < 0:
+                    raise ValueError("chunk")
+                if not left:
+                    self._at_end = True
+                    break
+                at, left = end + 2, left + 2  # its line end too
+            stop = at + left
+            found.append(data[at : max(at, stop - 2)])
+            at, left = (stop, 0) if stop <= size else (size, stop - size)
         self._left = left
         return found[0] if len(found) == 1 else b"".join(found)
 
@@ -241,6 +254,8 @@ class Answer(asyncio.BufferedProtocol):
                 self._take = None
                 self._pause()
                 self._wake()
+            elif not self._at_end:
+                self._wait_for_more()
         elif data:
             self._waiting.append(data)
             self._size += len(data)
@@ -249,6 +264,17 @@ class Answer(asyncio.BufferedProtocol):
             self._wake()
         if self._at_end:
             self._end()
+
+    def _wait_for_more(self) -> None:
+        """Receive nothing for a moment where pieces come fast: each reception costs as much as many pieces."""
+        now = self._loop.time()
+        self._began = self._began or now
+        wait = min(_TOGETHER_S, (now - self._began) * _PART)
+        if now - self._due < _FAST_S and wait > _SHORTEST_S:
+            self._pause()
+            self._loop.call_later(wait, self._resume)
+            now += wait
+        self._due = now
 
     def _pause(self) -> None:
         if not self._is_paused and self._transport is not None:

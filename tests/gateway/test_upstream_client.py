@@ -170,3 +170,102 @@ def test_a_process_that_is_gone_is_an_error_at_once() -> None:
 
     with pytest.raises(OSError, match="refused"):
         asyncio.run(run())
+
+
+class Clock:
+    """The time of an event loop, and what it is to call, as the test says."""
+
+    def __init__(self) -> None:
+        self.now, self.calls = 100.0, list[tuple[float, Callable[[], object]]]()
+        self._loop = asyncio.new_event_loop()
+
+    def create_future(self) -> asyncio.Future[None]:
+        return self._loop.create_future()
+
+    def close(self) -> None:
+        self._loop.close()
+
+    def time(self) -> float:
+        return self.now
+
+    def call_later(self, delay: float, call: Callable[[], object]) -> None:
+        self.calls.append((self.now + delay, call))
+
+    def pass_by(self, seconds: float) -> None:
+        self.now += seconds
+        due = [each for each in self.calls if each[0] <= self.now]
+        self.calls = [each for each in self.calls if each[0] > self.now]
+        for _, call in due:
+            call()
+
+
+class Connection(asyncio.Transport):
+    """What a server sent, in the order in which it came."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads, self.arrived = True, b""
+
+    def write(self, data: object) -> None:
+        """Send nothing."""
+
+    def pause_reading(self) -> None:
+        self.reads = False
+
+    def resume_reading(self) -> None:
+        self.reads = True
+
+    def close(self) -> None:
+        self.reads = False
+
+
+def pieces_of(every_s: float, seconds: float) -> tuple[list[float], list[bytes]]:
+    """Return how late each event is passed on, and the pieces, where an event comes so often, for so long."""
+    clock, connection, buffer = Clock(), Connection(), bytearray(1 << 16)
+    answer = Answer(memoryview(buffer), b"", clock)  # type: ignore[arg-type]
+    pieces: list[bytes] = []
+    late: list[float] = []
+    sent: list[float] = []
+
+    def take(piece: bytes) -> bool:
+        pieces.append(piece)
+        for _ in range(piece.count(b"\n\n")):
+            late.append(clock.now - sent[len(late)])
+        return True
+
+    def receive() -> None:
+        if connection.reads and connection.arrived:
+            buffer[: (count := len(connection.arrived))] = connection.arrived
+            connection.arrived = b""
+            answer.buffer_updated(count)
+
+    answer.connection_made(connection)
+    connection.arrived = b"HTTP/1.1 200 OK\r\n\r\n"
+    receive()
+    waits = answer.pass_on(take)
+    waits.send(None)
+    step = 0.0005
+    steps = round(seconds / step)
+    for number in range(steps + 40):
+        if number < steps and number % round(every_s / step) == 0:
+            connection.arrived += b"data: {}\n\n"
+            sent.append(clock.now)
+        receive()
+        clock.pass_by(step)
+        receive()
+    assert b"".join(pieces) == b"data: {}\n\n" * len(sent)
+    waits.close()
+    clock.close()
+    return late, pieces
+
+
+def test_events_that_come_fast_are_passed_on_together_and_little_later() -> None:
+    late, pieces = pieces_of(0.001, 2)
+    assert len(pieces) < len(late) / 10
+    assert max(late) < 0.0175
+    assert late[:5] == [0.0] * 5, "the first ones do not wait"
+
+
+def test_events_that_come_as_fast_as_a_person_reads_do_not_wait() -> None:
+    late, pieces = pieces_of(0.02, 4)
+    assert (set(late), len(pieces)) == ({0.0}, 200)
