@@ -176,7 +176,7 @@ async def _stream(
 
 
 class _EventResponse(web.StreamResponse):
-    """An answer whose headers are sent with its first events: llama-server does so too, and the client wakes up once."""
+    """An answer whose headers are sent with its first events: the client wakes up once, as with llama-server."""
 
     _send_headers_immediately = False
 
