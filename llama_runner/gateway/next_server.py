@@ -11,10 +11,10 @@ import os
 from typing import TYPE_CHECKING
 
 from llama_runner.llama_cpp.program_environment import program_environment
-from llama_runner.serving.spare_process import SpareProcesses
+from llama_runner.serving.prestarted_process import SpareProcesses
 
 if TYPE_CHECKING:
-    from llama_runner.serving.spare_process import Likely, SpareProcess
+    from llama_runner.serving.prestarted_process import Likely, SpareProcess
 
 _LOADING_S = 0.01  # the next process is made while a model loads
 _KEPT_S = 5.0

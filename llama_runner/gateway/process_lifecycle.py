@@ -7,7 +7,6 @@ however that ends. Work that blocks is done in threads; what came of it is told 
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 from contextlib import nullcontext, suppress
@@ -26,7 +25,7 @@ from llama_runner.gateway.model_process import Child
 from llama_runner.gateway.next_server import NextServer
 from llama_runner.gateway.prepare_in_worker import LOG_LINES, failure_of, make
 from llama_runner.gateway.scheduler_state import HOST
-from llama_runner.serving.spare_process import Likely
+from llama_runner.serving.prestarted_process import Likely
 from llama_runner.serving.stop_timeouts import GRACE_S
 from llama_runner.system import hardware
 
@@ -38,14 +37,14 @@ if TYPE_CHECKING:
     from llama_runner.api import Runner
     from llama_runner.gateway.scheduler_state import Event, Sizes
     from llama_runner.gateway.served_models import DeclaredModel, ModelFacts
-    from llama_runner.gateway.sessions.opened_sessions import OpenedSessions
+    from llama_runner.gateway.sessions.open_sessions_of_model import OpenedSessions
     from llama_runner.gateway.upstream_client import UpstreamClient
     from llama_runner.request.result_types import Prepared
-    from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec
+    from llama_runner.serving.llama_server.launch_spec import ServerOptions
     from llama_runner.serving.llama_server.memory_by_fit_params import Need
     from llama_runner.serving.llama_server.memory_check import Memory
+    from llama_runner.serving.prestarted_process import SpareProcess
     from llama_runner.serving.server_process import Server
-    from llama_runner.serving.spare_process import SpareProcess
 
 _MIB = 1 << 20
 _PREPARES = 2
@@ -174,7 +173,7 @@ class Children:
         cache_ram = () if cached else ("--cache-ram", str(cache // _MIB))
         of_sessions: tuple[str, ...] = ()
         if model.sessions is not None:
-            from llama_runner.gateway.sessions.opened_sessions import open_sessions  # noqa: PLC0415 - only for them
+            from llama_runner.gateway.sessions.open_sessions_of_model import open_sessions  # noqa: PLC0415 - only for them
 
             self._opened[model.name] = open_sessions(model.sessions, self._runner().root, model.name)
             of_sessions = self._opened[model.name].words
@@ -199,7 +198,7 @@ class Children:
         with suppress(Exception):  # told when it starts
             likely = self._next.known(model.name, what)
             if likely is None:
-                likely = _likely(what, _pipeline().spec_for(made.prepared, self._options(model, cache)))
+                likely = Likely.of(what, _pipeline().spec_for(made.prepared, self._options(model, cache)))
             self._next.expect(likely)
 
     async def start(self, model: DeclaredModel, instance: int) -> None:
@@ -261,7 +260,7 @@ class Children:
             if model.sessions is not None:
                 self._opened[model.name].look_at(made.prepared, made.facts, server.spec.extra)
             if _may_begin(made, model):
-                self._next.launched(model.name, _likely((made, model, cache), server.spec))
+                self._next.launched(model.name, Likely.of((made, model, cache), server.spec))
             return self._child(server, instance, made, model, time.monotonic() - began)
         except BaseException:
             server.stop()
@@ -391,10 +390,6 @@ def _may_begin(made: _Made, model: DeclaredModel) -> bool:
     On a GPU it might take memory before; sessions are opened with the start.
     """
     return model.sessions is None and not made.need.keys() - {HOST}
-
-
-def _likely(what: object, spec: ServerSpec) -> Likely:
-    return Likely(what, spec.argv(), spec.environment(os.environ))
 
 
 def _pipeline() -> ModuleType:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from llama_runner.serving.end_with_parent import Watcher
-from llama_runner.serving.spare_process import Likely, SpareProcess, SpareProcesses
+from llama_runner.serving.prestarted_process import Likely, SpareProcess, SpareProcesses
 from llama_runner.system.processes import parent_death_prefix
 from tests.serving.play import PATIENCE_S, Stage, lives, until, wait_gone
 
@@ -190,7 +190,7 @@ def test_a_process_that_has_begun_does_not_go_on_for_another_server() -> None:
 
 PARENT = """
 import json, sys, time
-from llama_runner.serving.spare_process import SpareProcess
+from llama_runner.serving.prestarted_process import SpareProcess
 state, argv, environment = json.loads(sys.argv[1])
 spare = SpareProcess(environment)
 if state != "waits":

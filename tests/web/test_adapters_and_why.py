@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from urllib.parse import quote
 
-from llama_runner.sources.adapter_option import VERSIONS
+from llama_runner.sources.parse_lora_option import VERSIONS
 from tests.gateway.session_chats import chat
 from tests.training.saved_adapters import saved
 from tests.web.browser import Browser

@@ -10,8 +10,8 @@ from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.gateway.management.running_models import states
 
 if TYPE_CHECKING:
-    from llama_runner.gateway.management.manager import Manager
-    from llama_runner.gateway.management.operation import Call
+    from llama_runner.gateway.management.openapi_operation import Call
+    from llama_runner.gateway.management.shared_by_handlers import Manager
 
 Json = dict[str, Any]
 

@@ -23,6 +23,10 @@ from llama_runner.system.processes import parent_death_prefix, signal_group, sta
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from typing_extensions import Self
+
+    from llama_runner.serving.llama_server.launch_spec import ServerSpec
+
 _BECOME = 'IFS= read -r line && eval "$line"'
 _INPUT = "/dev/stdin"
 
@@ -108,6 +112,11 @@ class Likely(Value):
     """What is compared with what is started then."""
     argv: Sequence[str]
     environment: Mapping[str, str]
+
+    @classmethod
+    def of(cls, what: object, spec: ServerSpec) -> Self:
+        """Return the one that a launch spec describes."""
+        return cls(what, spec.argv(), spec.environment(os.environ))
 
 
 class SpareProcesses:
