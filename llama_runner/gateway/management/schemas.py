@@ -290,7 +290,12 @@ SCHEMAS: dict[str, Json] = {
         }
     ),
     "Programs": object_of(
-        {"programs": array(ref("Program")), "in_use": described(TEXT, "A name, or auto."), "unused": array(TEXT)}
+        {
+            "programs": array(ref("Program")),
+            "in_use": described(TEXT, "A name, or auto."),
+            "next": described(maybe(TEXT), "The build that the next start takes; null where none is here yet."),
+            "unused": array(TEXT),
+        }
     ),
     "InUse": object_of({"in_use": TEXT}),
     "Updates": object_of({"pin": OBJECT, "index": OBJECT, "releases": OBJECT}),
@@ -302,10 +307,14 @@ SCHEMAS: dict[str, Json] = {
                         "name": described(TEXT, "The name of the model with it: BASE:ADAPTER."),
                         "base": TEXT,
                         "adapter": TEXT,
-                        "path": TEXT,
+                        "path": described(TEXT, "A path, or a name on the Hub."),
+                        "origin": described(one_of("file", "hub", "trained"), "trained: in this root."),
                         "scale": NUMBER,
-                        "bytes": described(maybe(COUNT), "null where the file is missing."),
+                        "bytes": described(
+                            maybe(COUNT), "null where the file is missing, or not downloaded from the Hub yet."
+                        ),
                         "state": one_of(*STATES),
+                        "problem": described(maybe(TEXT), "Why the process that runs cannot use it."),
                     }
                 )
             ),
