@@ -15,9 +15,9 @@ from llama_runner import Runner
 from llama_runner.gateway.gateway import Gateway
 from llama_runner.gateway.http_application import Application, Settings
 from llama_runner.gateway.management import route_handlers, streams
-from llama_runner.gateway.management.manager import Manager
-from llama_runner.gateway.management.operation import Call
+from llama_runner.gateway.management.openapi_operation import Call
 from llama_runner.gateway.management.route_table import OPERATIONS
+from llama_runner.gateway.management.shared_by_handlers import Manager
 from llama_runner.gateway.served_models import Catalogue
 
 pytestmark = pytest.mark.filterwarnings("ignore::aiohttp.web.NotAppKeyWarning")

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from urllib.parse import quote
 
-from llama_runner.sources.adapter_option import VERSIONS
+from llama_runner.sources.parse_lora_option import VERSIONS
 from tests.e2e.peft import write_peft
 from tests.fakehub.hub import Hub
 from tests.gateway.session_chats import chat

@@ -51,9 +51,7 @@ def test_a_search_that_finds_nothing_or_is_not_answered_says_what_to_do(
     browser.until(lambda: browser.one("input[type=search]").get_attribute("value") == "demo")
 
 
-def test_a_download_that_was_cancelled_goes_on_in_discover_too(
-    browser: Browser, start: StartGateway, hub: Hub
-) -> None:
+def test_a_download_that_was_cancelled_goes_on_in_discover_too(browser: Browser, start: StartGateway, hub: Hub) -> None:
     hub.fault("trickle", path="*.gguf", times=1, after=700_000)
     gateway = start()
     browser.open(f"{gateway.url}/ui#/discover?q=demo")

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.gateway.management.running_models import states
-from llama_runner.sources.adapter_option import is_local
+from llama_runner.sources.parse_lora_option import is_local
 from llama_runner.store.layout import user_path
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from llama_runner.gateway.management.manager import Manager
-    from llama_runner.gateway.management.operation import Call
+    from llama_runner.gateway.management.openapi_operation import Call
+    from llama_runner.gateway.management.shared_by_handlers import Manager
 
 Json = dict[str, Any]
 
@@ -85,10 +85,10 @@ def _size(path: Path) -> int | None:
 
 def _downloaded_size(root: Path, where: str) -> int | None:
     """Return the bytes of what is here of an adapter on the Hub, downloaded or converted; None where nothing is."""
-    from llama_runner.sources.hub import names  # noqa: PLC0415 - few adapters are on the Hub
+    from llama_runner.sources.hub import parse_model_name  # noqa: PLC0415 - few adapters are on the Hub
     from llama_runner.sources.hub.adapters import downloaded_files  # noqa: PLC0415
 
     with suppress(LlamaRunnerError, OSError):  # a name that is none
-        name = names.parse(where, endpoint=os.environ.get("HF_ENDPOINT"))
+        name = parse_model_name.parse(where, endpoint=os.environ.get("HF_ENDPOINT"))
         return sum(file.stat().st_size for file in downloaded_files(root, name)) or None
     return None

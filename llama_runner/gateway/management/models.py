@@ -17,8 +17,8 @@ from llama_runner.system.utc_time import utc_text
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llama_runner.gateway.management.manager import Manager
-    from llama_runner.gateway.management.operation import Call
+    from llama_runner.gateway.management.openapi_operation import Call
+    from llama_runner.gateway.management.shared_by_handlers import Manager
     from llama_runner.gateway.served_models import DeclaredModel, ServedModel
     from llama_runner.library.list_models import Model
     from llama_runner.library.model_names import Selection

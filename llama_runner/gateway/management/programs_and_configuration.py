@@ -17,8 +17,8 @@ from llama_runner.version import __version__
 
 if TYPE_CHECKING:
     from llama_runner.config.runner_configuration import ConfigFile, KeyChange
-    from llama_runner.gateway.management.manager import Manager
-    from llama_runner.gateway.management.operation import Call
+    from llama_runner.gateway.management.openapi_operation import Call
+    from llama_runner.gateway.management.shared_by_handlers import Manager
 
 Json = dict[str, Any]
 

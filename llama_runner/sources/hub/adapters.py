@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from llama_runner.core.errors import SourceError
 from llama_runner.core.immutable_values import Value, field
-from llama_runner.sources.adapter_option import FILES, SETTINGS, WEIGHTS
 from llama_runner.sources.hub.pins import open_pins
+from llama_runner.sources.parse_lora_option import FILES, SETTINGS, WEIGHTS
 from llama_runner.store import layout
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from llama_runner.sources.hub.names import HubName
+    from llama_runner.sources.hub.parse_model_name import HubName
     from llama_runner.sources.hub.pins import Pin, RemoteFile
     from llama_runner.sources.hub.resolver import Resolver
 
