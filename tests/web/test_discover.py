@@ -49,6 +49,8 @@ def test_a_search_that_finds_nothing_or_is_not_answered_says_what_to_do(
     browser.one(".problem")
     browser.driver.back()
     browser.until(lambda: browser.one("input[type=search]").get_attribute("value") == "demo")
+    browser.one(".problem")
+    assert all("502" in each for each in browser.errors())
 
 
 def test_a_download_that_was_cancelled_goes_on_in_discover_too(browser: Browser, start: StartGateway, hub: Hub) -> None:
@@ -64,5 +66,8 @@ def test_a_download_that_was_cancelled_goes_on_in_discover_too(browser: Browser,
     browser.press("Discover")
     browser.press(f"Go on: {NAME}:Q4_K_M")
     browser.told("is here. It is listed under Models.")
+    [job] = gateway.get("/api/v1/jobs")[1]["jobs"]  # it took the place of the one that was cancelled
+    assert job["state"] == "done"
+    assert len(browser.all(".jobs .card")) == 1
     browser.press(f"Forget: {NAME}:Q4_K_M")
-    browser.until(lambda: len(gateway.get("/api/v1/jobs")[1]["jobs"]) == 1)
+    browser.gone(".jobs .card")

@@ -13,7 +13,13 @@ const AGAIN = {
   prepare: (job) => api.post(`/models/${api.part(job.name)}/prepare`),
 };
 
-export const isEnded = (job) => job.ended !== null;
+/** Start the same work again; its new job takes the place of this one. */
+async function goOn(job) {
+  await AGAIN[job.kind](job);
+  await api.remove(`/jobs/${job.id}`);
+}
+
+const isEnded = (job) => job.ended !== null;
 
 function howFar(job) {
   const { progress: at } = job;
@@ -32,7 +38,7 @@ function buttons(job, context, showLog) {
     "div",
     { class: "buttons" },
     job.state === "running" && make("jobs.cancel", () => api.post(`/jobs/${job.id}/cancel`)),
-    ["failed", "cancelled"].includes(job.state) && AGAIN[job.kind] && make("jobs.again", () => AGAIN[job.kind](job), { kind: "primary" }),
+    ["failed", "cancelled"].includes(job.state) && AGAIN[job.kind] && make("jobs.again", () => goOn(job), { kind: "primary" }),
     job.state === "done" && AGAIN[job.kind] && el("a", { class: "button primary", href: `#/models/${api.part(job.name)}` }, t("jobs.toModel")),
     job.log && make("jobs.log", async () => showLog()),
     isEnded(job) && make("jobs.forget", () => api.remove(`/jobs/${job.id}`)),
@@ -89,9 +95,12 @@ export function jobList(context, wanted, { nothing = null, onEnd = () => {} } = 
   }
 
   function drop(id) {
-    cards.get(id)?.element.remove();
+    const card = cards.get(id)?.element;
+    const hadFocus = card?.contains(document.activeElement);
+    card?.remove();
     cards.delete(id);
     if (cards.size === 0) fill(element, nothing);
+    if (hadFocus) (element.querySelector("button, a[href]") ?? document.querySelector("main")).focus({ preventScroll: true });
   }
 
   const read = () =>

@@ -78,7 +78,7 @@ export function show(container, context) {
       }),
     ));
     const body = () => ({ changes: [...changes.values()], revision: file.revision });
-    fill(pending, list.length > 0 && section(t("configuration.pending"), el("ul", null, list), button(t("configuration.look"), () => look(body()), { kind: "primary" })));
+    renew(pending, list.length > 0 && section(t("configuration.pending"), el("ul", null, list), button(t("configuration.look"), () => look(body()), { kind: "primary" })));
   }
 
   /** Show what a change does, and save it when that is confirmed. */

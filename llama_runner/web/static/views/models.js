@@ -64,7 +64,7 @@ function showAll(container, context) {
     });
     const isFiltered = rows.length > 0 && matches.length === 0;
     found.element.hidden = isFiltered;
-    fill(noMatch, isFiltered ? t("models.noMatch") : null);
+    renew(noMatch, isFiltered ? t("models.noMatch") : null);
     found.update(matches);
   }
 
