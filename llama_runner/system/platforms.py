@@ -182,7 +182,7 @@ def change_time_ns(file: int | str | Path, status: os.stat_result) -> int:
     if sys.platform == "win32":
         from llama_runner.system import windows  # noqa: PLC0415 - only there
 
-        return windows.change_time_ns(file)
+        return windows.change_time_ns(file) or status.st_ctime_ns
     return status.st_ctime_ns
 
 

@@ -114,7 +114,10 @@ if sys.platform == "win32":
         return _set(_event(pid, _HANG_UP))
 
     def change_time_ns(file: int | str | Path) -> int:
-        """Return when the bytes or attributes of a file changed, a path or a descriptor. Raises ``OSError``."""
+        """Return when the bytes or attributes of a file changed, a path or a descriptor. Raises ``OSError``.
+
+        Returns 0 where the file system does not keep that, as FAT.
+        """
         found = ctypes.create_string_buffer(_BASIC_INFO_BYTES)
         if isinstance(file, int):
             handle = msvcrt.get_osfhandle(file)
@@ -125,11 +128,12 @@ if sys.platform == "win32":
             if handle == wintypes.HANDLE(-1).value:
                 raise ctypes.WinError(ctypes.get_last_error())
         try:
-            _checked(_kernel.GetFileInformationByHandleEx(handle, _BASIC_INFO, found, _BASIC_INFO_BYTES))
+            is_known = _kernel.GetFileInformationByHandleEx(handle, _BASIC_INFO, found, _BASIC_INFO_BYTES)
         finally:
             if not isinstance(file, int):
                 _kernel.CloseHandle(handle)
-        return (ctypes.c_int64.from_buffer(found, _CHANGE_TIME_AT).value - _UNIX_EPOCH) * 100
+        value = ctypes.c_int64.from_buffer(found, _CHANGE_TIME_AT).value if is_known else 0
+        return (value - _UNIX_EPOCH) * 100 if value else 0
 
     def _event(pid: int, name: str) -> str:
         return f"Local\\llama-runner-{pid}-{name}"

@@ -45,6 +45,11 @@ def lacking(error: Exception) -> str | None:
     return missing if ours[-1:] == ["tests"] else None
 
 
+def pytest_report_header() -> str:
+    """Say where the reasons for whole files are; skipped tests show theirs."""
+    return f"left out: {len(left_out())} files and tests, with reasons in tests/windows/left_out.txt"
+
+
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
     """Leave out whole files and directories."""
     if not collection_path.is_relative_to(REPOSITORY):

@@ -91,8 +91,11 @@ def test_the_cache_is_where_huggingface_hub_itself_looks(
     file = in_lfs("model.gguf", WEIGHTS)
     stored = cache.add(file, WEIGHTS)
     asked = "import huggingface_hub.constants as c; print(c.HF_HUB_CACHE)"
-    theirs = subprocess.run([sys.executable, "-c", asked], env=environment, check=True, capture_output=True, text=True)
-    assert theirs.stdout.strip() == str(tmp_path / directory)
+    of_system = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}  # Windows needs it
+    theirs = subprocess.run(
+        [sys.executable, "-c", asked], env=environment | of_system, check=True, capture_output=True, text=True
+    )
+    assert Path(theirs.stdout.strip()) == tmp_path / directory
     assert find_cached(cache.pin, file, environment) == stored
 
 
