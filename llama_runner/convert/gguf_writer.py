@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llama_runner.convert.cut_tensor_into_chunks import chunks_of
 from llama_runner.convert.errors import SourceChanged, reading
 from llama_runner.convert.gguf_metadata import encode_string
 from llama_runner.convert.safetensors import Stamp
-from llama_runner.convert.tensor_chunks import chunks_of
 from llama_runner.core.errors import Interrupted
 from llama_runner.system.files import open_regular
 from llama_runner.system.hashing import hasher_for
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
+    from llama_runner.convert.cut_tensor_into_chunks import ChunkData
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.safetensors import Shard
-    from llama_runner.convert.tensor_chunks import ChunkData
     from llama_runner.convert.tensor_plan import PlannedTensor
     from llama_runner.core.digest import Digest, Hasher
 

@@ -57,9 +57,9 @@ def signal_process(pid: int, number: int, *, group: bool = False) -> None:
     On Windows, SIGTERM is a request to those of our processes that take requests; all else ends a process at once.
     """
     if sys.platform == "win32":
-        from llama_runner.system import windows  # noqa: PLC0415 - only there
+        from llama_runner.system import windows_jobs_and_events  # noqa: PLC0415 - only there
 
-        if number != signal.SIGTERM or not windows.request_end(pid):
+        if number != signal.SIGTERM or not windows_jobs_and_events.request_end(pid):
             os.kill(pid, number)
     elif group:
         os.killpg(pid, number)
@@ -70,9 +70,9 @@ def signal_process(pid: int, number: int, *, group: bool = False) -> None:
 def hang_up(pid: int) -> None:
     """Let one of our processes reload its configuration, or restart its server: SIGHUP. Raises ``OSError``."""
     if sys.platform == "win32":
-        from llama_runner.system import windows  # noqa: PLC0415 - only there
+        from llama_runner.system import windows_jobs_and_events  # noqa: PLC0415 - only there
 
-        if not windows.request_hang_up(pid):
+        if not windows_jobs_and_events.request_hang_up(pid):
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
     else:
         os.kill(pid, signal.SIGHUP)
@@ -84,9 +84,9 @@ def take_requests(hang_up: Callable[[], object]) -> None:
     Elsewhere the function is a handler of SIGHUP.
     """
     if sys.platform == "win32":
-        from llama_runner.system import windows  # noqa: PLC0415 - only there
+        from llama_runner.system import windows_jobs_and_events  # noqa: PLC0415 - only there
 
-        windows.take_requests(os.getpid(), hang_up)
+        windows_jobs_and_events.take_requests(os.getpid(), hang_up)
     else:
         signal.signal(signal.SIGHUP, lambda *_: hang_up())
 
@@ -113,10 +113,10 @@ def group_options(*, own: bool) -> dict[str, Any]:
 def bind(child: subprocess.Popen[bytes]) -> None:
     """Let a child, and what it starts, end with this process or with the last reference to it. Only on Windows."""
     if sys.platform == "win32":
-        from llama_runner.system import windows  # noqa: PLC0415 - only there
+        from llama_runner.system import windows_jobs_and_events  # noqa: PLC0415 - only there
 
         try:
-            vars(child)["job"] = windows.Job(child)
+            vars(child)["job"] = windows_jobs_and_events.Job(child)
         except OSError:
             child.kill()
             raise

@@ -19,7 +19,12 @@ from hypothesis import strategies as st
 
 from llama_runner.convert import convert
 from llama_runner.core.converter_choice import ConverterChoice
-from llama_runner.core.model_files import MODULES, UNREAD, is_read_by_native_converter, relevant_card_digest
+from llama_runner.core.files_of_model_directory import (
+    MODULES,
+    UNREAD,
+    is_read_by_native_converter,
+    relevant_card_digest,
+)
 from llama_runner.demo import MODEL_DIRECTORY
 from llama_runner.request.conversion_graph import Conversion
 from llama_runner.request.requested_adapters import RequestedAdapter

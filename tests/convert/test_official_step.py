@@ -10,7 +10,7 @@ import pytest
 
 from llama_runner.convert.errors import NoSuchPreTokenizer
 from llama_runner.core.errors import SourceError, StepError, StoreError, ToolError
-from llama_runner.core.model_files import READ_BY_SCRIPT
+from llama_runner.core.files_of_model_directory import READ_BY_SCRIPT
 from llama_runner.core.plan import Run, Snapshot
 from llama_runner.core.step import Place, Step
 from llama_runner.engine.executor import Executor

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llama_runner.core.errors import UsageError
-from llama_runner.sources.adapter_option import is_local, parse_adapter, parse_adapters
+from llama_runner.sources.parse_lora_option import is_local, parse_adapter, parse_adapters
 from llama_runner.system.platforms import IS_WINDOWS
 
 

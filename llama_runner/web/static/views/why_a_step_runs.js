@@ -1,10 +1,10 @@
 // Why a model is as it is: what a start would run and for which reasons, and how its file was made. `#/why/NAME`.
 
 import * as api from "../api.js";
-import { el, fill } from "../dom.js";
+import { el, fill, renew } from "../dom.js";
 import { follow } from "../refresh_on_events.js";
 import { bytes, seconds, when } from "../format.js";
-import { graph } from "../graph.js";
+import { graph } from "../step_graph.js";
 import { button, empty, facts, field, name, problem, section, tag, waiting } from "../widgets.js";
 import { t } from "../texts.js";
 
@@ -21,37 +21,41 @@ export function show(container, context) {
 
   async function ask(place, path, query, draw) {
     try {
-      fill(place, draw(await api.get(path, query, context.signal)));
+      renew(place, draw(await api.get(path, query, context.signal)));
     } catch (error) {
       if (error.name === "AbortError") return;
-      if (error.type === "no_such_model") fill(place, el("p", { class: "soft" }, error.message));
-      else fill(place, problem(error));
+      renew(place, error.type === "no_such_model" ? el("p", { class: "soft" }, error.message) : problem(error));
     }
   }
 
   const path = `/models/${api.part(wanted ?? "")}`;
-  const readPlan = (online) => ask(plan, `${path}/plan`, { online }, planned);
+  let online = false; // once the Hub was asked, it is asked again: what it said would be gone
+  const readPlan = () => ask(plan, `${path}/plan`, { online }, planned);
+  const askHub = () => {
+    online = true;
+    return readPlan();
+  };
   const read = async () => {
     const { models } = await api.get("/models", { limit: 5000 }, context.signal);
     if (models.length === 0) {
       fill(container, empty(t("models.none"), el("a", { class: "button", href: "#/discover" }, t("models.find"))));
       return;
     }
-    if (wanted === undefined) fill(choice, el("option", { value: "" }, t("why.choose")));
-    else fill(choice);
-    choice.append(...models.map((each) => el("option", { value: each.name, selected: each.name === wanted }, each.name)));
+    const options = models.map((each) => el("option", { value: each.name }, each.name));
+    renew(choice, wanted === undefined && el("option", { value: "" }, t("why.choose")), options);
+    choice.value = wanted ?? "";
     if (!choice.isConnected) {
       fill(
         container,
         el("div", { class: "toolbar" }, field(t("why.model"), choice)),
         wanted !== undefined && [
-          section(t("why.next"), plan, button(t("why.online"), () => readPlan(true))),
+          section(t("why.next"), plan, button(t("why.online"), askHub)),
           section(t("why.before"), history),
         ],
       );
     }
     if (wanted === undefined) return;
-    await Promise.all([readPlan(false), ask(history, `${path}/why`, {}, made)]);
+    await Promise.all([readPlan(), ask(history, `${path}/why`, {}, made)]);
   };
   follow(context, ["models_changed", "model_ready", "job", "config_changed", "programs_changed"], read);
 }

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import StoreError
 from llama_runner.core.immutable_values import Value
-from llama_runner.request.output_copies import OutputNotWritable
-from llama_runner.sources.adapter_option import WEIGHTS
+from llama_runner.request.copy_to_output import OutputNotWritable
+from llama_runner.sources.parse_lora_option import WEIGHTS
 from llama_runner.steps.train_adapter import LARGEST_METRICS
 from llama_runner.store.digest_cache import hash_file
 from llama_runner.store.errors import as_store_error

@@ -14,8 +14,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.vocab.apply_pretokenizer import Splitter, UnsupportedPreTokenizer
+from llama_runner.convert.vocab.pre_tokenizer_of_wordpiece import SAMPLE
 from llama_runner.convert.vocab.pretokenizer_names import HASHES
-from llama_runner.convert.vocab.wordpiece_hash import SAMPLE
 from llama_runner.core.short_sha256 import sha256
 
 if TYPE_CHECKING:

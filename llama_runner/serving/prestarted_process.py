@@ -14,6 +14,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from llama_runner.core.immutable_values import Value
 from llama_runner.serving.end_with_parent import MARK
 from llama_runner.serving.keys_and_certificates import new_key, variable_with
 from llama_runner.system.platforms import HAS_PROC, KILL
@@ -21,6 +22,10 @@ from llama_runner.system.processes import parent_death_prefix, signal_group, sta
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from typing_extensions import Self
+
+    from llama_runner.serving.llama_server.launch_spec import ServerSpec
 
 _BECOME = 'IFS= read -r line && eval "$line"'
 _INPUT = "/dev/stdin"
@@ -100,6 +105,20 @@ class SpareProcess:
         return {name: value for name, value in environment.items() if name not in self._own}
 
 
+class Likely(Value):
+    """A llama-server that is likely to be started next."""
+
+    what: object
+    """What is compared with what is started then."""
+    argv: Sequence[str]
+    environment: Mapping[str, str]
+
+    @classmethod
+    def of(cls, what: object, spec: ServerSpec) -> Self:
+        """Return the one that a launch spec describes."""
+        return cls(what, spec.argv(), spec.environment(os.environ))
+
+
 class SpareProcesses:
     """Keeps one process ready, where the system has what that needs: a signal at the end of its parent."""
 
@@ -109,18 +128,18 @@ class SpareProcesses:
         """What it has begun to be."""
         self._is_closed = self._is_making = False
         self._lock = threading.Lock()
-        self._wanted: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
+        self._wanted: queue.SimpleQueue[tuple[dict[str, str], Likely | None]] = queue.SimpleQueue()
         self._maker: threading.Thread | None = None
 
-    def make(self, environment: Mapping[str, str]) -> None:
-        """Have a process made, if none is ready. Returns at once."""
+    def make(self, environment: Mapping[str, str], likely: Likely | None = None) -> None:
+        """Have a process made, if none is ready. It begins to be ``likely``. Returns at once."""
         with self._lock:
             if self._is_closed or self._is_making or self._spare is not None:
                 return
             if not (HAS_PROC and os.path.exists(_INPUT) and parent_death_prefix()):  # noqa: PTH110 - faster
                 return
             self._is_making = True
-            self._wanted.put(dict(environment))
+            self._wanted.put((dict(environment), likely))
             if self._maker is None:
                 self._maker = threading.Thread(target=self._make, name="spare process", daemon=True)
                 self._maker.start()
@@ -128,22 +147,24 @@ class SpareProcesses:
     def _make(self) -> None:
         """Make what is wanted. This thread does not end: Linux would kill what it has started."""
         while True:
-            environment, made = self._wanted.get(), None
+            environment, likely = self._wanted.get()
+            made = begun = None
             with suppress(Exception):  # the server starts without it
                 made = SpareProcess(environment)
+                begun = likely if likely is not None and made.begin(likely.argv, likely.environment) else None
             with self._lock:
                 self._is_making = False
                 if not self._is_closed:
                     self._spare, made = made, None
+                    self._begun = begun.what if begun is not None else None
             if made is not None:
                 made.end()
 
-    def begin(self, what: object, argv: Sequence[str], environment: Mapping[str, str]) -> SpareProcess | None:
-        """Let the process that is ready begin to be a llama-server, and return it."""
+    def begin(self, likely: Likely) -> None:
+        """Let the process that is ready begin to be a llama-server, unless it has begun to be another one."""
         with self._lock:
-            if self._spare is not None and self._spare.begin(argv, environment):
-                self._begun = what
-            return self._spare
+            if self._spare is not None and self._spare.begin(likely.argv, likely.environment):
+                self._begun = likely.what
 
     def take(self, what: object = None) -> SpareProcess | None:
         """Return the process that is ready, which is the caller's then. If it has begun to be ``what``, it goes on."""
@@ -154,13 +175,14 @@ class SpareProcesses:
             found.load()
         return found
 
-    def drop(self, spare: SpareProcess | None) -> None:
-        """End a process, if it is still the one that is ready."""
+    def drop(self) -> None:
+        """End the process that is ready, if it has begun to be a llama-server."""
         with self._lock:
-            if spare is None or spare is not self._spare:
-                return
-            self._spare = self._begun = None
-        spare.end()
+            spare = None if self._begun is None else self._spare
+            if spare is not None:
+                self._spare = self._begun = None
+        if spare is not None:
+            spare.end()
 
     def close(self) -> None:
         """End the process that is ready, and make none any more."""

@@ -9,9 +9,9 @@ import click
 
 from llama_runner.cli import shared_options as shared
 from llama_runner.cli.arguments import keywords
-from llama_runner.cli.command_runner import runner_for
-from llama_runner.cli.escaped_output import say
+from llama_runner.cli.escape_control_characters import say
 from llama_runner.cli.help import GroupedCommand
+from llama_runner.cli.runner_that_prints import runner_for
 
 
 @click.command(

@@ -1,4 +1,4 @@
-"""Makes one call of ``Runner`` in a process of its own: ``python -m llama_runner.gateway.worker``.
+"""Makes one call of ``Runner`` in a process of its own: ``python -m llama_runner.gateway.runner_call_worker``.
 
 The gateway starts it, so that a call neither blocks nor enlarges the gateway and can be ended at any time. It reads
 one line of JSON from standard input, ``{"root", "config", "call", "arguments"}``, and writes one JSON object a line:

@@ -69,7 +69,7 @@ def _absolute(path: str, base: str | os.PathLike[str]) -> str:
 
 def _listed(value: str, change: Callable[[str], str], scaled: bool) -> str:
     """Return a list of changed paths, of which each may have a scale. llama-server reads it as a row of CSV."""
-    from llama_runner.core.llama_cpp_csv import format_row, parse_row  # noqa: PLC0415 - only with such an option
+    from llama_runner.core.csv_option_values import format_row, parse_row  # noqa: PLC0415 - only with such an option
 
     fields = []
     for field in parse_row(value):

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from llama_runner.core.errors import StoreError
-from llama_runner.store.gc_lists import read_list, update_list
+from llama_runner.store.gc_keep_lists import read_list, update_list
 
 _MEMBER = "files"
 

@@ -58,7 +58,9 @@ class WorkerProcess:
             "arguments": question.arguments,
         }
         try:
-            self._child = processes.start(processes.python_module("llama_runner.gateway.worker"), stdin=subprocess.PIPE)
+            self._child = processes.start(
+                processes.python_module("llama_runner.gateway.runner_call_worker"), stdin=subprocess.PIPE
+            )
         except OSError as error:
             raise CallFailed(f"a process could not be started: {error.strerror or error}") from error
         assert self._child.stdin is not None

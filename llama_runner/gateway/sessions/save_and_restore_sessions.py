@@ -18,12 +18,12 @@ from llama_runner.core.adapter_scales import scale_list
 from llama_runner.core.immutable_values import Value
 from llama_runner.gateway.adapters import FIELD
 from llama_runner.gateway.sessions.chat_messages import COMPLETIONS, GENERATING, chat_answer, chat_body
-from llama_runner.gateway.sessions.held_sessions import HeldSessions
 from llama_runner.gateway.sessions.response_reader import items_of_events
 from llama_runner.gateway.sessions.session_use import SessionUse, memory_of
+from llama_runner.gateway.sessions.sessions_waiting_for_save import HeldSessions
 from llama_runner.gateway.sessions.slot_directory import new_name
 from llama_runner.gateway.sessions.slot_requests import SlotError, SlotRequests, within
-from llama_runner.sessions.state_key import state_key
+from llama_runner.sessions.state_compatibility_key import state_key
 from llama_runner.sessions.state_store import UnusableState
 
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
     from llama_runner.gateway.adapters import LoadedAdapters
     from llama_runner.gateway.served_models import ServedModel
+    from llama_runner.gateway.sessions.append_mode import Histories
     from llama_runner.gateway.sessions.session_use import Conversation, Held
-    from llama_runner.gateway.sessions.stateful_mode import Histories
     from llama_runner.sessions.session_name import SessionName
-    from llama_runner.sessions.state_key import StateParts
+    from llama_runner.sessions.state_compatibility_key import StateParts
     from llama_runner.sessions.state_store import StateRecord, StateStore
 
 Json = dict[str, Any]

@@ -112,7 +112,7 @@ def is_local(where: str, base: Path | None = None) -> bool:
         return True
     if where.startswith(("/", "./", "../", "~")) or where in (".", ".."):
         return True
-    from llama_runner.sources.hub.names import looks_like_hub_name  # noqa: PLC0415 - few adapters are not here
+    from llama_runner.sources.hub.parse_model_name import looks_like_hub_name  # noqa: PLC0415 - few adapters are not here
 
     return not looks_like_hub_name(where)
 

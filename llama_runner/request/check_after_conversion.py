@@ -48,7 +48,7 @@ def with_checks(
     found = observer.plan([*targets, *due], plan.snapshot)
     if not any(planned.step in due for planned in found.pending):
         return found
-    from llama_runner.fidelity.reference_python import reference_python  # noqa: PLC0415 - only before a check
+    from llama_runner.fidelity.find_python_with_transformers import reference_python  # noqa: PLC0415 - only before a check
 
     python = reference_python(store.root)
     if python is None:

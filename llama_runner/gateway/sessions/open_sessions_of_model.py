@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.gateway.sessions.process_sessions import ProcessSessions, Saving
+from llama_runner.gateway.sessions.append_mode import Histories
+from llama_runner.gateway.sessions.save_and_restore_sessions import ProcessSessions, Saving
 from llama_runner.gateway.sessions.slot_directory import make_spool, store_of
 from llama_runner.gateway.sessions.slot_requests import SlotRequests
 from llama_runner.gateway.sessions.state_key_of_model import has_sliding_window, is_recurrent, parts_of
-from llama_runner.gateway.sessions.stateful_mode import Histories
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from llama_runner.gateway.sessions.session_settings import SessionSettings
     from llama_runner.gateway.upstream_client import UpstreamClient
     from llama_runner.request.result_types import Prepared
-    from llama_runner.sessions.state_key import StateParts
+    from llama_runner.sessions.state_compatibility_key import StateParts
     from llama_runner.sessions.state_store import StateStore
 
 

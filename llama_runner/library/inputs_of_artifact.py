@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llama_runner.library.list_models import Model
-    from llama_runner.store.inventory import Artifact, Inventory
+    from llama_runner.store.contents_of_root import Artifact, Inventory
 
 
 class Lineage(Value):

@@ -10,7 +10,7 @@ from llama_runner.core.immutable_values import Value, field
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llama_runner.sources.adapter_option import AdapterOption
+    from llama_runner.sources.parse_lora_option import AdapterOption
 
 
 class Settings(Value):
@@ -56,7 +56,7 @@ class Adapter(Value):
     @property
     def option(self) -> AdapterOption:
         """The adapter as ``--lora`` names it."""
-        from llama_runner.sources.adapter_option import AdapterOption  # noqa: PLC0415 - few models have any
+        from llama_runner.sources.parse_lora_option import AdapterOption  # noqa: PLC0415 - few models have any
 
         return AdapterOption(self.name, self.where, self.scale, is_named=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from llama_runner.config.import_paths import variable
+from llama_runner.config.paths_of_imported_file import variable
 from llama_runner.config.split_command_line import CommandError, UnclosedQuote, Word
 
 if TYPE_CHECKING:

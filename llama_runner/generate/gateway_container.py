@@ -11,7 +11,7 @@ from llama_runner.generate.container import FIRST_PORT, OF_IMAGE, PATHS, PORT, W
 from llama_runner.generate.container_mounts import ContainerFiles
 from llama_runner.generate.errors import CannotGenerate
 from llama_runner.serving.llama_server.launch_spec import is_loopback_or_socket, is_socket
-from llama_runner.sources.adapter_option import is_bare_name, is_local, parse_adapter
+from llama_runner.sources.parse_lora_option import is_bare_name, is_local, parse_adapter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.request.artifact_options import ARTIFACTS
-from llama_runner.request.run_options import LIFE_CYCLE
+from llama_runner.request.lifecycle_options import LIFE_CYCLE
+from llama_runner.request.model_and_build_options import ARTIFACTS
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
 from llama_runner.serving.llama_server.option_definitions import SERVER
 

@@ -9,7 +9,7 @@ from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.core.immutable_values import Value
 from llama_runner.gateway.errors import BadRequest, GatewayError, UnknownModel, gateway_error
 from llama_runner.gateway.ollama_names import find_name
-from llama_runner.gateway.worker_process import Question, Workers
+from llama_runner.gateway.start_runner_call_worker import Question, Workers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -77,7 +77,7 @@ class Manager:
         return Runner(self.gateway.root, config=self.process.config)
 
     def question(self, call: str, **arguments: Any) -> Question:  # noqa: ANN401 - JSON
-        """Return a call for a worker; see ``worker.CALLS``."""
+        """Return a call for a worker; see ``runner_call_worker.CALLS``."""
         return Question(root=self.gateway.root, call=call, arguments=arguments, config=self.process.config)
 
     async def ask(self, call: str, **arguments: Any) -> Any:  # noqa: ANN401 - JSON

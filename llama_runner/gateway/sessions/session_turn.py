@@ -6,17 +6,17 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.gateway.route_interface import client_of
+from llama_runner.gateway.sessions.append_mode import TURN
 from llama_runner.gateway.sessions.chat_messages import RESPONSES
 from llama_runner.gateway.sessions.response_reader import AnswerReader
-from llama_runner.gateway.sessions.session_of_request import session_of
-from llama_runner.gateway.sessions.stateful_mode import TURN
+from llama_runner.gateway.sessions.session_id_of_request import session_of
 
 if TYPE_CHECKING:
     from aiohttp import web
 
     from llama_runner.gateway.route_interface import Lease
+    from llama_runner.gateway.sessions.append_mode import StoredTurn
     from llama_runner.gateway.sessions.session_use import SessionUse
-    from llama_runner.gateway.sessions.stateful_mode import StoredTurn
 
 Json = dict[str, Any]
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Literal
 
 from llama_runner.core.immutable_values import Value, field
-from llama_runner.gateway.management.schema_parts import TEXT
+from llama_runner.gateway.management.json_schema_parts import TEXT
 
 if TYPE_CHECKING:
     from aiohttp import web
 
     from llama_runner.gateway.access_control import Client
-    from llama_runner.gateway.management.manager import Manager
+    from llama_runner.gateway.management.shared_by_handlers import Manager
 
 Json = dict[str, Any]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llama_runner.core.option_definition import Option
-from llama_runner.request.artifact_options import ARTIFACTS
+from llama_runner.request.model_and_build_options import ARTIFACTS
 from llama_runner.serving.llama_server.option_definitions import SERVER
 
 PROFILE = (
