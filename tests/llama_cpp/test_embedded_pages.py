@@ -52,7 +52,7 @@ def objects_of(tree: Path, pages: Path, directory: Path, *given: str) -> tuple[b
     compilers = [("CMAKE_CXX_COMPILER", find_toolchain(os.environ).cxx.path)]
     argv = cmake.configure_command(tool_path("cmake"), tool_path("ninja"), source, build, compilers, given)
     subprocess.run(argv, check=True, capture_output=True)
-    ninja = [tool_path("ninja"), "-C", build, "llama-ui"]
+    ninja = [str(tool_path("ninja")), "-C", str(build), "llama-ui"]
     subprocess.run(ninja, check=True, capture_output=True)
     again = subprocess.run(ninja, check=True, capture_output=True, text=True).stdout
     assert "Building" not in again, "what is generated anew is the same file, and is not compiled again"
