@@ -5,7 +5,9 @@
 Each round opens the page and, for comparison, a document with one line of text that Python's HTTP server sends. Figures
 are medians of the rounds in milliseconds, each with an empty cache; ``ratio`` is the median of the ratios within each
 round, since other work on the machine slows both. ``frames_ms`` are the times between two frames while the list is
-scrolled, beside those of the plain document. Needs chromium and chromium-driver. Prints one JSON document.
+scrolled, beside those of the plain document. ``page_bytes`` are those of the document and its files, ``all_bytes``
+also those of the answers of the gateway, both without headers. Needs chromium and chromium-driver. Prints one JSON
+document.
 """
 
 from __future__ import annotations
@@ -30,6 +32,10 @@ GOAL_MS = 300
 _PLAIN = b"<!doctype html><title>plain</title><p>plain" + b"<p>row" * 2000
 _PAINT = "return performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0"
 _CONTENT = "return document.querySelector('main td') ? performance.now() : 0"
+_SIZES = """
+const sum = (entries) => entries.reduce((total, each) => total + (each.encodedBodySize ?? 0), 0);
+const all = performance.getEntries();
+return [sum(all.filter((each) => new URL(each.name, location).pathname.startsWith("/ui"))), sum(all)];"""
 _SCROLL = """
 const done = arguments[0], gaps = [];
 let before = performance.now(), left = 120;
@@ -101,14 +107,13 @@ def frames(driver: webdriver.Chrome) -> dict[str, float]:
 def measured(driver: webdriver.Chrome, page: str, plain: str, rounds: int) -> dict[str, Any]:
     """Open both in turn; return the figures."""
     paints, floors, contents = [], [], []
-    requests = size = 0.0
+    requests = page_size = size = 0
     for _ in range(rounds):
         floors.append(opened(driver, plain))
         paints.append(opened(driver, page))
         contents.append(value(driver, _CONTENT))
         requests = driver.execute_script("return performance.getEntriesByType('resource').length") + 1
-        sizes = "return performance.getEntries().reduce((sum, each) => sum + (each.transferSize ?? 0), 0)"
-        size = driver.execute_script(sizes)
+        page_size, size = driver.execute_script(_SIZES)
     while driver.execute_script("return document.querySelectorAll('main tbody tr').length") < 50:  # noqa: PLR2004
         time.sleep(0.02)
     scrolled = frames(driver)
@@ -119,8 +124,9 @@ def measured(driver: webdriver.Chrome, page: str, plain: str, rounds: int) -> di
         "plain_first_paint_ms": round(statistics.median(floors)),
         "ratio": round(statistics.median(one / other for one, other in zip(paints, floors, strict=True)), 2),
         "content_ms": round(statistics.median(contents)),
-        "requests": int(requests),
-        "bytes": int(size),
+        "requests": requests,
+        "page_bytes": page_size,
+        "all_bytes": size,
         "frames_ms": scrolled,
         "plain_frames_ms": frames(driver),
     }

@@ -24,7 +24,7 @@ from typing import Any
 from unittest import mock
 
 from llama_runner import Runner
-from llama_runner.recommend import speed
+from llama_runner.recommend import machine_speed
 from llama_runner.system import hardware
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=8)
     parser.add_argument("--shapes", default=",".join(SHAPES))
     given = parser.parse_args()
-    if not speed.is_free():
+    if not machine_speed.is_free():
         sys.exit("the machine has other work: wait until its load is below half of its cores")
     mock.patch("llama_runner.recommend.make_recommendation.is_free", return_value=True).start()
     runner, rows = Runner(given.root), []

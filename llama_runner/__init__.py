@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from llama_runner.llama_cpp.installed_builds import Build, BuildStore
     from llama_runner.llama_cpp.newer_versions import Updates
     from llama_runner.recommend.choose_quantization import Recommendation
-    from llama_runner.request.check_model import CheckResult
+    from llama_runner.request.compare_with_original import CheckResult
     from llama_runner.request.install_service import Service
     from llama_runner.request.lock_differences import LockDiffers
     from llama_runner.request.lock_models import LockResult
@@ -57,10 +57,10 @@ if TYPE_CHECKING:
     from llama_runner.request.result_types import BuildResult, ModelFile, PlanResult, Prepared
     from llama_runner.serving.async_server import AsyncServer
     from llama_runner.serving.errors import AmbiguousName, NoSuchServer, PortTaken
+    from llama_runner.serving.listed_server import ServerEntry
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
     from llama_runner.serving.log_reader import ServerLog
     from llama_runner.serving.running_server import RunningServer
-    from llama_runner.serving.server_entry import ServerEntry
     from llama_runner.serving.server_process import Server
     from llama_runner.serving.tuned_profiles import CannotKeep
     from llama_runner.sources.hub.search import SearchResult
@@ -182,7 +182,7 @@ _WHERE = {
     "llama_runner.llama_cpp.installed_builds": ("Build", "BuildStore"),
     "llama_runner.llama_cpp.newer_versions": ("Updates",),
     "llama_runner.recommend.choose_quantization": ("Recommendation",),
-    "llama_runner.request.check_model": ("CheckResult",),
+    "llama_runner.request.compare_with_original": ("CheckResult",),
     "llama_runner.request.lock_models": ("LockResult",),
     "llama_runner.request.lock_differences": ("LockDiffers",),
     "llama_runner.request.model_inspection": ("Inspection",),
@@ -194,7 +194,7 @@ _WHERE = {
     "llama_runner.serving.log_reader": ("ServerLog",),
     "llama_runner.serving.tuned_profiles": ("CannotKeep",),
     "llama_runner.serving.running_server": ("RunningServer",),
-    "llama_runner.serving.server_entry": ("ServerEntry",),
+    "llama_runner.serving.listed_server": ("ServerEntry",),
     "llama_runner.serving.server_process": ("Server",),
     "llama_runner.sources.hub.search": ("SearchResult",),
     "llama_runner.status_report": ("Status",),

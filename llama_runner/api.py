@@ -12,9 +12,9 @@ from llama_runner.api_preparation import Maker
 from llama_runner.core.events import Noticed, Warned
 from llama_runner.core.option_values import wrong_value_error
 from llama_runner.request.check_method_arguments import public_method
+from llama_runner.request.make_launch_spec import spec_for
 from llama_runner.request.result_types import Prepared
-from llama_runner.request.server_spec import spec_for
-from llama_runner.serving.launch_check import checked
+from llama_runner.serving.check_before_launch import checked
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec
 from llama_runner.serving.model_deletion import checked_for_deletion, until_there
 from llama_runner.serving.port_check import check_launch, check_users
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from llama_runner.request.request_keywords import RunnerKeywords
     from llama_runner.serving.async_server import AsyncServer
     from llama_runner.serving.crash_restart import Policy
+    from llama_runner.serving.listed_server import ServerEntry
+    from llama_runner.serving.prestarted_process import SpareProcess
     from llama_runner.serving.running_server import RunningServer
-    from llama_runner.serving.server_entry import ServerEntry
-    from llama_runner.serving.spare_process import SpareProcess
 
 
 class Runner(Maker):
@@ -172,7 +172,7 @@ class Runner(Maker):
         log has prompts and answers. What runs already with the same launch stays; ``down`` stops it. The other
         arguments are those of ``deployment``.
         """
-        from llama_runner.serving.server_entry import ServerEntry  # noqa: PLC0415 - not on the warm path
+        from llama_runner.serving.listed_server import ServerEntry  # noqa: PLC0415 - not on the warm path
 
         deployment = self.deployment(*names, config=config, locked=locked)
         prepared, listen = deployment.prepare(self.prepare), tuple(listen)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llama_runner.config.config import Config
+    from llama_runner.config.parsed_tables import Settings
     from llama_runner.config.runner_configuration import ConfigFile
-    from llama_runner.config.table_types import Settings
     from llama_runner.doctor import Diagnosis
     from llama_runner.doctor.machine_load import MachineLoad
     from llama_runner.library.declared_models import DeclaredModels
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from llama_runner.request.install_service import Services
     from llama_runner.request.model_inspection import Inspection
     from llama_runner.request.remote_stores import Opened
+    from llama_runner.serving.listed_server import ServerEntry
     from llama_runner.serving.log_reader import ServerLog
-    from llama_runner.serving.server_entry import ServerEntry
     from llama_runner.sessions.session_library import SessionLibrary
     from llama_runner.sources.hub.search import SearchResult
     from llama_runner.status_report import Status
@@ -122,7 +122,7 @@ class Management:
         """Return what the configuration and those that were used with this root declare, and what clients pulled."""
         from llama_runner.config.files_for_gc import used_configs  # noqa: PLC0415 - not on the warm path
         from llama_runner.library.declared_models import DeclaredModels, pulled_by_clients  # noqa: PLC0415
-        from llama_runner.sources.hub.names import bare_source  # noqa: PLC0415
+        from llama_runner.sources.hub.parse_model_name import bare_source  # noqa: PLC0415
 
         pulled = pulled_by_clients(self.store.private)
         own = [] if self.config is None else [self.config]
@@ -276,6 +276,6 @@ def _server_name(name: str | int | None) -> str | None:
 
 
 def _entries(found: list[dict[str, Any]]) -> list[ServerEntry]:
-    from llama_runner.serving.server_entry import ServerEntry  # noqa: PLC0415 - not on the warm path
+    from llama_runner.serving.listed_server import ServerEntry  # noqa: PLC0415 - not on the warm path
 
     return list(map(ServerEntry, found))

@@ -11,20 +11,20 @@ from llama_runner.api_management import Management
 from llama_runner.core.option_values import wrong_value_error
 from llama_runner.request.binaries_graph import programs_graph_of
 from llama_runner.request.check_method_arguments import public_method
-from llama_runner.request.output_copies import check_output, copied
+from llama_runner.request.copy_to_output import check_output, copied
+from llama_runner.request.make_launch_spec import spec_for
 from llama_runner.request.pipeline_graph import NothingToMake, graph_of
 from llama_runner.request.plan_and_execute import Preparation
-from llama_runner.request.prepared_results import (
+from llama_runner.request.resolve_request import ProgramsRequest, Request
+from llama_runner.request.result_types import BuildResult, ModelFile, PlanResult, Prepared
+from llama_runner.request.results_of_graph import (
     forecast_of,
     made_of,
     made_programs_of,
     path_of,
     prepared_of,
 )
-from llama_runner.request.resolve_request import ProgramsRequest, Request
-from llama_runner.request.result_types import BuildResult, ModelFile, PlanResult, Prepared
-from llama_runner.request.server_spec import spec_for
-from llama_runner.serving.launch_check import checked
+from llama_runner.serving.check_before_launch import checked
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
 from llama_runner.serving.port_check import check_users
 from llama_runner.store import layout
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from llama_runner.config.config import Config
+    from llama_runner.config.parsed_tables import Settings
     from llama_runner.config.prepare_declared_models import Deployment
-    from llama_runner.config.table_types import Settings
     from llama_runner.generate.generated_files import Generated, GenerateOptions, Target
     from llama_runner.library.artifact_history import History
     from llama_runner.library.lock_check import LockCheck
     from llama_runner.recommend.choose_quantization import Recommendation
-    from llama_runner.request.check_model import CheckResult
+    from llama_runner.request.compare_with_original import CheckResult
     from llama_runner.request.lock_models import LockResult
     from llama_runner.request.pipeline_graph import Pipeline
     from llama_runner.request.request_keywords import RunnerKeywords
@@ -223,7 +223,7 @@ class Maker(Management):
         ``original`` is that of a GGUF model: a directory, or a name on the Hub; by default the repository that its
         model card names. Of a model on the Hub only small files are fetched. The result is recorded.
         """
-        from llama_runner.request.check_model import ModelChecker  # noqa: PLC0415 - not on the warm path
+        from llama_runner.request.compare_with_original import ModelChecker  # noqa: PLC0415 - not on the warm path
 
         model, _, keywords = self._declared(model, None, keywords)
         return ModelChecker(self.store, self._sink, lock_timeout=self._lock_timeout).check(

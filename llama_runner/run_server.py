@@ -2,7 +2,7 @@
 
 import sys
 
-from llama_runner.system.python_path import remove_working_directory_from_path
+from llama_runner.system.sys_path import remove_working_directory_from_path
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.immutable_values import Value
 from llama_runner.serving.status_probe import look_at_all
 from llama_runner.store import layout
-from llama_runner.store.inventory import Inventory
+from llama_runner.store.contents_of_root import Inventory
 from llama_runner.store.record_summaries import SummaryCache
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from llama_runner.core.events import Sink
     from llama_runner.store.artifacts import Store
-    from llama_runner.store.inventory import Artifact
+    from llama_runner.store.contents_of_root import Artifact
 
 
 class ArtifactStatus(Value):

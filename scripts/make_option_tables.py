@@ -19,7 +19,7 @@ sys.path.insert(0, str(REPOSITORY))
 from llama_runner.config import known_keys  # noqa: E402
 from llama_runner.config.schema import FILE_NAME, schema  # noqa: E402
 from llama_runner.core.option_definition import GROUPS, Option  # noqa: E402
-from llama_runner.request.run_options import OPTIONS  # noqa: E402
+from llama_runner.request.lifecycle_options import OPTIONS  # noqa: E402
 
 HEAD = """# Options
 

@@ -274,7 +274,7 @@ NAMES = {
 OTHER_PATHS = {
     "library/find_foreign_models.py": "LM Studio's directory is called models",
     "library/ollama_store.py": "Ollama's too",
-    "sources/hub/names.py": "addresses of the Hub have /models/ too",
+    "sources/hub/parse_model_name.py": "addresses of the Hub have /models/ too",
     "doctor/hardware_report.py": "/sys/bus/pci has files called vendor",
 }
 
@@ -300,7 +300,7 @@ OF_CONFIG = {
     "convert/converter_corrections.py": "what a correction looks for in its text, on the warm path",
     "library/find_foreign_models.py": "whether a directory is a model of safetensors",
     "convert/model_directory.py": "the reader",
-    "core/model_files.py": "what conversion reads, as patterns",
+    "core/files_of_model_directory.py": "what conversion reads, as patterns",
     "convert/families/pooling.py": "config.json of a module of sentence-transformers",
     "sources/hub/adapters.py": "a file that gives metadata",
     "sources/hub/resolver.py": "the file in a repository",
@@ -374,7 +374,7 @@ def test_a_command_defines_no_options_of_other_commands_and_collects_no_garbage_
     code = (
         "import gc, json, sys\nfrom llama_runner.cli.main import cli\n"
         "cli.get_command(None, 'run')\n"
-        "from llama_runner.cli.command_runner import runner_for\nrunner_for({'root': None})\n"
+        "from llama_runner.cli.runner_that_prints import runner_for\nrunner_for({'root': None})\n"
         "print(json.dumps([[m for m in sys.modules if m.endswith('_cmds')], gc.get_freeze_count() > 0]))"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
@@ -386,7 +386,7 @@ def test_the_gateway_listens_before_it_loads_the_pipeline() -> None:
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     heavy = HEAVY - {"llama_runner.gateway", "aiohttp"}
     heavy -= {"asyncio", "email", "concurrent.futures", "shutil", "_hashlib", "ssl"}  # those of aiohttp
-    pipeline = {"llama_runner.api", "llama_runner.request.pipeline_graph", "llama_runner.request.prepared_results"}
+    pipeline = {"llama_runner.api", "llama_runner.request.pipeline_graph", "llama_runner.request.results_of_graph"}
     assert sorted(set(json.loads(done.stdout)) & (heavy | pipeline)) == []
 
 

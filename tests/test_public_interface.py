@@ -90,7 +90,7 @@ assert runner.bins.updates(offline=True).index.newest is None
 
 
 def test_options_of_a_service_become_the_words_of_run(tmp_path: Path) -> None:
-    from llama_runner.request.run_arguments import run_arguments
+    from llama_runner.request.request_as_command_line import run_arguments
 
     server = ServerOptions(port=8123, ctx_size="auto", canary=True, extra=("--metrics", "-np", "2"))
     keywords = {"quantization": "q8_0", "lora": ["a b.gguf", "c.gguf"], "projector": False, "force": ("convert",)}
@@ -105,7 +105,7 @@ def test_options_of_a_service_become_the_words_of_run(tmp_path: Path) -> None:
 def test_words_of_run_mean_what_they_were_made_of() -> None:
     from llama_runner.cli import shared_options as shared
     from llama_runner.cli.run_cmd import run
-    from llama_runner.request.run_arguments import run_arguments
+    from llama_runner.request.request_as_command_line import run_arguments
 
     server = ServerOptions(host="0.0.0.0", port=1, threads=3, gpu_layers="all", load_timeout=5.0, insecure=True)
     keywords = {"quantization": "q8_0", "max_size": 7 << 30, "cmake_args": ("A=-b",), "cflags": "-O1 -g", "pure": True}

@@ -21,7 +21,7 @@ from llama_runner.core.errors import UsageError
 from llama_runner.core.events import Event
 from llama_runner.request.flags_to_keywords import keywords_in
 from llama_runner.request.request_keywords import RunnerKeywords
-from llama_runner.serving.server_entry import ServerEntry
+from llama_runner.serving.listed_server import ServerEntry
 from tests.conftest import REPOSITORY, Command
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.request import artifact_options
+from llama_runner.request import model_and_build_options
 from llama_runner.serving.llama_server import option_definitions as server_definitions
 
 if TYPE_CHECKING:
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from llama_runner.config.layers import Resolved
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
 
-PROGRAMS = tuple(option.name for option in (*artifact_options.PROGRAMS, *artifact_options.BUILD))
+PROGRAMS = tuple(option.name for option in (*model_and_build_options.PROGRAMS, *model_and_build_options.BUILD))
 """The keywords among the options of the programs."""
-REMOTE = tuple(option.name for option in artifact_options.REMOTE)
+REMOTE = tuple(option.name for option in model_and_build_options.REMOTE)
 """The keywords among the options of remote stores."""
 
 INFORMATION = frozenset(("-h", "--help", "--usage", "--version", "--list-devices"))
@@ -78,7 +78,7 @@ def arguments_of(values: Mapping[str, Any]) -> Arguments:
 
 def keywords(options: Mapping[str, Any]) -> dict[str, Any]:
     """Take the arguments of ``Runner.prepare`` out of a command's options."""
-    read = [option for option in artifact_options.ARTIFACTS if option.reader == "artifacts"]
+    read = [option for option in model_and_build_options.ARTIFACTS if option.reader == "artifacts"]
     asked = {
         o.name: not options[o.argument] if o.is_negated else options[o.argument]
         for o in read

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.cli.arguments import Arguments
 from llama_runner.core.immutable_values import Value
 from llama_runner.core.sizes import parse_size
-from llama_runner.request.artifact_options import ARTIFACTS
-from llama_runner.request.run_options import OPTIONS, PROFILE, STORE
+from llama_runner.request.lifecycle_options import OPTIONS, PROFILE, STORE
+from llama_runner.request.model_and_build_options import ARTIFACTS
 from llama_runner.serving.llama_server.option_definitions import SERVER
 from llama_runner.system.platforms import IS_WINDOWS
 

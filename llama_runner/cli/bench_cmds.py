@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from llama_runner.cli import shared_options as shared
-from llama_runner.cli.escaped_output import say
+from llama_runner.cli.escape_control_characters import say
 from llama_runner.cli.infer_and_chat_cmds import own_options
 from llama_runner.cli.llama_server_options import ServerCommand
 

@@ -9,7 +9,7 @@ import click
 
 from llama_runner.cli import shared_options as shared
 from llama_runner.cli.bins_update import update
-from llama_runner.cli.escaped_output import say
+from llama_runner.cli.escape_control_characters import say
 from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:

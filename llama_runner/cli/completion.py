@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from click.shell_completion import BashComplete, CompletionItem, FishComplete, add_completion_class
 
 from llama_runner.core.errors import LlamaRunnerError
-from llama_runner.request.run_options import OPTIONS
+from llama_runner.request.lifecycle_options import OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -14,7 +14,7 @@ import click
 
 from llama_runner.cli import shared_options as shared
 from llama_runner.cli.config_show_cmds import given_path
-from llama_runner.cli.escaped_output import say
+from llama_runner.cli.escape_control_characters import say
 from llama_runner.cli.help import GroupedCommand
 from llama_runner.core.errors import ToolError, UsageError
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import shared_options as shared
-from llama_runner.cli.command_runner import runner_for
 from llama_runner.cli.declared_model_arguments import config_path
-from llama_runner.cli.escaped_output import say
+from llama_runner.cli.escape_control_characters import say
+from llama_runner.cli.runner_that_prints import runner_for
 from llama_runner.core.errors import UsageError
 
 if TYPE_CHECKING:

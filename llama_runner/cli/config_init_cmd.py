@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import shared_options as shared
-from llama_runner.cli.command_runner import runner_for
-from llama_runner.cli.escaped_output import say
+from llama_runner.cli.escape_control_characters import say
 from llama_runner.cli.help import GroupedCommand
+from llama_runner.cli.runner_that_prints import runner_for
 from llama_runner.config.find import FILE_NAME, VARIABLE
 from llama_runner.core.errors import LlamaRunnerError, UsageError
 from llama_runner.core.sizes import size_text

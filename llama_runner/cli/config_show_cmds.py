@@ -10,11 +10,11 @@ import click
 
 from llama_runner.cli import shared_options as shared
 from llama_runner.cli.declared_model_arguments import config_path
-from llama_runner.cli.escaped_output import say
+from llama_runner.cli.escape_control_characters import say
 from llama_runner.cli.help import GroupedCommand
 from llama_runner.config.known_keys import SOURCES
 from llama_runner.core.errors import ExitCode, StoreError
-from llama_runner.request.artifact_options import ARTIFACTS
+from llama_runner.request.model_and_build_options import ARTIFACTS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -182,7 +182,7 @@ def diff(**given: Any) -> None:
         after = Config.load(given["files"][1]) if len(given["files"]) > 1 else _loaded(given)
         found = file_differences(before, after)
     else:
-        from llama_runner.cli.command_runner import runner_for  # noqa: PLC0415
+        from llama_runner.cli.runner_that_prints import runner_for  # noqa: PLC0415
 
         config = _loaded(given)
         found = running_differences(runner_for(given, config=config).deployment()) if config.models else []

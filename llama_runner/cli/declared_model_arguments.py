@@ -151,7 +151,7 @@ def _take_lock_file(given: Arguments) -> None:
 
 
 def _warn(text: str) -> None:
-    from llama_runner.cli.escaped_output import say  # noqa: PLC0415 - only then
+    from llama_runner.cli.escape_control_characters import say  # noqa: PLC0415 - only then
 
     say(f"warning: {text}", err=True)
 

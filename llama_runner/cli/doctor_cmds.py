@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import shared_options as shared
-from llama_runner.cli.escaped_output import say
+from llama_runner.cli.escape_control_characters import say
 from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:

@@ -39,7 +39,7 @@ def _call(name: str, arguments: Arguments, form: Form) -> None:
     from importlib import import_module  # noqa: PLC0415 - not for click
 
     from llama_runner.cli.declared_model_arguments import call_with_declared  # noqa: PLC0415
-    from llama_runner.cli.escaped_output import call_at_end, echo  # noqa: PLC0415
+    from llama_runner.cli.escape_control_characters import call_at_end, echo  # noqa: PLC0415
 
     try:
         try:

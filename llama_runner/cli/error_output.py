@@ -7,7 +7,7 @@ from contextlib import suppress
 from io import StringIO
 from typing import IO, TYPE_CHECKING, Literal
 
-from llama_runner.cli.escaped_output import has_colour, styled
+from llama_runner.cli.escape_control_characters import has_colour, styled
 from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError
 from llama_runner.core.printable_text import printable_lines, printable_message
 from llama_runner.core.url_redaction import redacted

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import shared_options as shared
-from llama_runner.cli.command_runner import root_of
-from llama_runner.cli.escaped_output import say
+from llama_runner.cli.escape_control_characters import say
+from llama_runner.cli.runner_that_prints import root_of
 from llama_runner.core.durations import parse_duration
 from llama_runner.core.sizes import size_text
 

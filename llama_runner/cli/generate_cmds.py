@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import shared_options as shared
-from llama_runner.cli.command_runner import runner_for
 from llama_runner.cli.declared_model_arguments import config_path
-from llama_runner.cli.escaped_output import say
+from llama_runner.cli.escape_control_characters import say
 from llama_runner.cli.help import GroupedCommand
+from llama_runner.cli.runner_that_prints import runner_for
 from llama_runner.core.printable_text import printable
 from llama_runner.core.sizes import parse_size
 

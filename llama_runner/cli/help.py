@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llama_runner.cli.escaped_output import has_colour, styled
+from llama_runner.cli.escape_control_characters import has_colour, styled
 from llama_runner.core.option_definition import GROUPS
-from llama_runner.request.run_options import OPTIONS
+from llama_runner.request.lifecycle_options import OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

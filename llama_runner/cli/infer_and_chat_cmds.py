@@ -14,7 +14,7 @@ import click
 from llama_runner.cli import shared_options as shared
 from llama_runner.cli.arguments import UNASKED
 from llama_runner.cli.error_output import report
-from llama_runner.cli.escaped_output import say
+from llama_runner.cli.escape_control_characters import say
 from llama_runner.cli.llama_server_options import ServerCommand
 from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.system.files import read_json

@@ -135,8 +135,8 @@ def _value(option: str, args: list[str]) -> str | None:
 def print_information(given: dict[str, Any], words: Iterable[str]) -> None:
     """Print what llama-server says with ``--help`` and the like. Its programs are made first if they are not here."""
     from llama_runner.cli.arguments import INFORMATION, PROGRAMS  # noqa: PLC0415
-    from llama_runner.cli.command_runner import runner_for  # noqa: PLC0415 - only then
-    from llama_runner.cli.escaped_output import say  # noqa: PLC0415
+    from llama_runner.cli.escape_control_characters import say  # noqa: PLC0415
+    from llama_runner.cli.runner_that_prints import runner_for  # noqa: PLC0415 - only then
     from llama_runner.llama_cpp.capabilities import information_text  # noqa: PLC0415
 
     asked = {name: given[name] for name in (*PROGRAMS, "offline") if given.get(name) is not None}

@@ -9,13 +9,13 @@ import click
 
 from llama_runner.cli import shared_options as shared
 from llama_runner.cli.arguments import arguments_of
-from llama_runner.cli.command_runner import runner_for
 from llama_runner.cli.declared_model_arguments import config_path, suggest_declared
-from llama_runner.cli.escaped_output import say
+from llama_runner.cli.escape_control_characters import say
 from llama_runner.cli.help import GroupedCommand
+from llama_runner.cli.runner_that_prints import runner_for
 from llama_runner.core.errors import ExitCode, SourceError
-from llama_runner.request.artifact_options import ARTIFACTS
 from llama_runner.request.lock_file import NAME as LOCK_FILE
+from llama_runner.request.model_and_build_options import ARTIFACTS
 
 if TYPE_CHECKING:
     from llama_runner.library.lock_check import CheckedModel, LockCheck

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import shared_options as shared
-from llama_runner.cli.command_runner import runner_for
-from llama_runner.cli.escaped_output import say
+from llama_runner.cli.escape_control_characters import say
 from llama_runner.cli.help import GroupedCommand
+from llama_runner.cli.runner_that_prints import runner_for
 from llama_runner.core.sizes import size_text
-from llama_runner.request import artifact_options
+from llama_runner.request import model_and_build_options
 from llama_runner.training.options import LEAST_RATE, LOSSES, TrainingOptions
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ TRAIN_EXAMPLES = (
 )
 _DEFAULTS = TrainingOptions()
 _BASE = ("demo", "offline", "token_file", "update", "force")
-_base = shared.made_from(option for option in artifact_options.ARTIFACTS if option.name in _BASE)
-_waiting = shared.made_from(option for option in artifact_options.PIPELINE if option.name == "lock_timeout")
-_offline = shared.made_from(option for option in artifact_options.HUB if option.name == "offline")
+_base = shared.made_from(option for option in model_and_build_options.ARTIFACTS if option.name in _BASE)
+_waiting = shared.made_from(option for option in model_and_build_options.PIPELINE if option.name == "lock_timeout")
+_offline = shared.made_from(option for option in model_and_build_options.HUB if option.name == "offline")
 _adapter = click.argument("adapter", metavar="NAME[@VERSION]")
 
 

@@ -10,8 +10,8 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 import click
 
 from llama_runner.cli import shared_options as shared
-from llama_runner.cli.command_runner import root_of
-from llama_runner.cli.escaped_output import say, terminal_of
+from llama_runner.cli.escape_control_characters import say, terminal_of
+from llama_runner.cli.runner_that_prints import root_of
 from llama_runner.core.errors import SourceError
 from llama_runner.core.sizes import count_text, size_text
 from llama_runner.library.foreign_programs import TOOLS

@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING
 
 from llama_runner.cli import arguments, text_output
-from llama_runner.cli.command_runner import runner_for
-from llama_runner.cli.escaped_output import echo
+from llama_runner.cli.escape_control_characters import echo
+from llama_runner.cli.runner_that_prints import runner_for
 
 if TYPE_CHECKING:
     from llama_runner.cli.arguments import Arguments

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import shared_options as shared
-from llama_runner.cli.command_runner import root_of, runner_for
-from llama_runner.cli.escaped_output import say
+from llama_runner.cli.escape_control_characters import say
 from llama_runner.cli.help import GroupedCommand
+from llama_runner.cli.runner_that_prints import root_of, runner_for
 from llama_runner.config.presets import PRESETS, Preset
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llama_runner.config.table_types import Settings
+    from llama_runner.config.parsed_tables import Settings
 
 _KEYS = ("preset", "system", "pin", "ttl", "preload", "hidden", "sessions", "max_ctx_size", "fallback")
 

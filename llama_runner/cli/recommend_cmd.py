@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import shared_options as shared
-from llama_runner.cli.command_runner import runner_for
-from llama_runner.cli.escaped_output import say
+from llama_runner.cli.escape_control_characters import say
 from llama_runner.cli.help import GroupedCommand
+from llama_runner.cli.runner_that_prints import runner_for
 from llama_runner.core.sizes import size_text
-from llama_runner.recommend.speed import BUSY
+from llama_runner.recommend.machine_speed import BUSY
 
 if TYPE_CHECKING:
     from llama_runner.recommend.choose_quantization import Recommendation, Row

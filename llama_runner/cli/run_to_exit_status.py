@@ -7,9 +7,9 @@ import signal
 import sys
 from typing import IO, TYPE_CHECKING
 
-from llama_runner.cli.command_runner import STOP_SIGNALS
 from llama_runner.cli.error_output import Form, report
-from llama_runner.cli.escaped_output import printable_streams
+from llama_runner.cli.escape_control_characters import printable_streams
+from llama_runner.cli.runner_that_prints import STOP_SIGNALS
 from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, StoreError, Wording
 
 if TYPE_CHECKING:

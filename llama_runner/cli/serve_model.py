@@ -8,9 +8,9 @@ import sys
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from llama_runner.cli import arguments
-from llama_runner.cli.command_runner import STOP_SIGNALS, runner_for
 from llama_runner.cli.declared_model_arguments import about_config
-from llama_runner.cli.escaped_output import PrintableBytes, unblock_streams
+from llama_runner.cli.escape_control_characters import PrintableBytes, unblock_streams
+from llama_runner.cli.runner_that_prints import STOP_SIGNALS, runner_for
 from llama_runner.core.errors import Interrupted
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import click
 
 from llama_runner.cli import shared_options as shared
 from llama_runner.cli.declared_model_arguments import server_name
-from llama_runner.cli.escaped_output import PrintableBytes, say
+from llama_runner.cli.escape_control_characters import PrintableBytes, say
 from llama_runner.core.printable_text import printable, printable_message
 
 if TYPE_CHECKING:

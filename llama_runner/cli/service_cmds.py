@@ -12,9 +12,9 @@ import click
 
 from llama_runner.cli import shared_options as shared
 from llama_runner.cli.arguments import arguments_of
-from llama_runner.cli.command_runner import runner_for
 from llama_runner.cli.declared_model_arguments import about_config, config_path, is_declared, take_declared
-from llama_runner.cli.escaped_output import say
+from llama_runner.cli.escape_control_characters import say
+from llama_runner.cli.runner_that_prints import runner_for
 
 if TYPE_CHECKING:
     from llama_runner.api import Runner

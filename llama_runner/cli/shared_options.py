@@ -10,7 +10,7 @@ import click
 from llama_runner.cli.arguments import PROGRAMS, REMOTE, keywords, server_options
 from llama_runner.cli.declared_model_arguments import takes_declared
 from llama_runner.core.sizes import parse_size
-from llama_runner.request import artifact_options, run_options
+from llama_runner.request import lifecycle_options, model_and_build_options
 from llama_runner.serving.llama_server import option_definitions as server_definitions
 
 if TYPE_CHECKING:
@@ -169,21 +169,21 @@ def _int(number: float | None) -> int | None:
     return None if number is None else int(number)
 
 
-store = made_from(run_options.STORE)
-device = made_from(option for option in artifact_options.PROGRAMS if option.name == "device")
+store = made_from(lifecycle_options.STORE)
+device = made_from(option for option in model_and_build_options.PROGRAMS if option.name == "device")
 with_sha256 = option(
     "--with-sha256", is_flag=True, help="Compute the SHA-256 of the result if its record lacks it, and record it."
 )
-sha256 = made_from(option for option in artifact_options.PROGRAMS if option.name == "sha256")
-building = made_from(artifact_options.BUILD)
-remote = made_from(artifact_options.REMOTE)
-programs = made_from((*artifact_options.PROGRAMS, *artifact_options.BUILD))
+sha256 = made_from(option for option in model_and_build_options.PROGRAMS if option.name == "sha256")
+building = made_from(model_and_build_options.BUILD)
+remote = made_from(model_and_build_options.REMOTE)
+programs = made_from((*model_and_build_options.PROGRAMS, *model_and_build_options.BUILD))
 model = together(
     click.argument("model", required=False, cls=CompletedArgument),
-    made_from(artifact_options.ARTIFACTS),
+    made_from(model_and_build_options.ARTIFACTS),
     takes_declared,
 )
 compute = made_from(server_definitions.COMPUTE)
-profile = made_from(run_options.PROFILE)
-server = made_from((*server_definitions.SERVER, *run_options.PROFILE))
-keeping = made_from(run_options.LIFE_CYCLE)
+profile = made_from(lifecycle_options.PROFILE)
+server = made_from((*server_definitions.SERVER, *lifecycle_options.PROFILE))
+keeping = made_from(lifecycle_options.LIFE_CYCLE)

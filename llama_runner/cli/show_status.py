@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from llama_runner.cli.command_runner import root_of
-from llama_runner.cli.escaped_output import echo
+from llama_runner.cli.escape_control_characters import echo
+from llama_runner.cli.runner_that_prints import root_of
 
 if TYPE_CHECKING:
     from llama_runner.cli.arguments import Arguments

@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
-from llama_runner.cli.escaped_output import at_end, is_live, joined, terminal_of
+from llama_runner.cli.escape_control_characters import at_end, is_live, joined, terminal_of
 from llama_runner.core import events
 from llama_runner.core.printable_text import printable, printable_message
 from llama_runner.core.sizes import size_text

@@ -14,14 +14,14 @@ import click
 
 from llama_runner.cli import shared_options as shared
 from llama_runner.cli import text_output
-from llama_runner.cli.command_runner import runner_for
 from llama_runner.cli.declared_model_arguments import config_path
-from llama_runner.cli.escaped_output import say, unblock_streams
+from llama_runner.cli.escape_control_characters import say, unblock_streams
 from llama_runner.cli.help import GroupedCommand
+from llama_runner.cli.runner_that_prints import runner_for
 from llama_runner.config.errors import no_config_error
 from llama_runner.core.printable_text import printable
 from llama_runner.serving.gateway_process import page_address
-from llama_runner.serving.server_entry import ServerEntry
+from llama_runner.serving.listed_server import ServerEntry
 from llama_runner.system.platforms import IS_MACOS, IS_WINDOWS
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from llama_runner.cli import shared_options as shared
-from llama_runner.cli.command_runner import runner_for
-from llama_runner.cli.escaped_output import say
+from llama_runner.cli.escape_control_characters import say
 from llama_runner.cli.gc_cmds import Duration
+from llama_runner.cli.runner_that_prints import runner_for
 from llama_runner.core.errors import Interrupted, StoreError
 from llama_runner.core.sizes import count_text, size_text
 

@@ -9,14 +9,14 @@ from llama_runner.config.errors import Mistake, did_you_mean, dotted
 from llama_runner.config.known_keys import MODEL_OPTIONS, SAMPLING_FLAGS
 from llama_runner.config.presets import PRESETS
 from llama_runner.config.value_types import shown
-from llama_runner.sources.adapter_option import is_bare_name, is_local, parse_adapter
+from llama_runner.sources.parse_lora_option import is_bare_name, is_local, parse_adapter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from llama_runner.config.config import Config
-    from llama_runner.config.table_types import Settings
+    from llama_runner.config.parsed_tables import Settings
     from llama_runner.llama_cpp.capabilities import Capabilities, Flag
 
 Keys = tuple[str, ...]

@@ -10,12 +10,12 @@ from llama_runner.config.errors import ConfigError, dotted, unknown_model_error
 from llama_runner.config.find import FILE_NAME
 from llama_runner.config.known_keys import ADAPTER, SOURCES
 from llama_runner.config.layers import Resolved, resolved
+from llama_runner.config.parsed_tables import Adapter, Gateway, Memory, Model, Settings, StoreTable, Variant
 from llama_runner.config.presets import PRESETS
 from llama_runner.config.read_config_file import Reader
-from llama_runner.config.table_types import Adapter, Gateway, Memory, Model, Settings, StoreTable, Variant
 from llama_runner.config.value_types import path_of
 from llama_runner.core.immutable_values import Value
-from llama_runner.sources.adapter_option import is_adapter_name, is_bare_name, is_local
+from llama_runner.sources.parse_lora_option import is_adapter_name, is_bare_name, is_local
 from llama_runner.store.layout import user_path
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from llama_runner.config.errors import ConfigError
 from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.core.events import Noticed
 from llama_runner.store import layout
-from llama_runner.store.gc_file_lists import known_files, remember_file
+from llama_runner.store.gc_files_in_use import known_files, remember_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

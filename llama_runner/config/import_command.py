@@ -16,7 +16,7 @@ from llama_runner.config.docker_run_command import (
 from llama_runner.config.import_options import ModelDraft, name_of
 from llama_runner.config.import_report import ImportFailed
 from llama_runner.config.imported_model import KEY_FILE
-from llama_runner.config.shell_commands import Script
+from llama_runner.config.parse_shell_script import Script
 from llama_runner.config.split_command_line import CommandError, Word, continues, has_windows_paths, split_command
 from llama_runner.core.immutable_values import Value
 from llama_runner.system.secret_redaction import is_secret

@@ -13,9 +13,9 @@ from llama_runner.config.import_command import (
     take_variable,
 )
 from llama_runner.config.import_options import name_of
-from llama_runner.config.import_paths import variable
 from llama_runner.config.import_report import ImportFailed
 from llama_runner.config.import_yaml import YamlNode, read_yaml
+from llama_runner.config.paths_of_imported_file import variable
 from llama_runner.config.split_command_line import UnclosedQuote, Word, split_command
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.config import import_command, import_compose, import_hugind, import_ini, import_llama_swap
 from llama_runner.config import import_modelfile as modelfile
-from llama_runner.config.import_paths import CLOSE, OPEN, variables_in, with_variables
 from llama_runner.config.import_report import LARGEST, Imported, ImportFailed
 from llama_runner.config.import_yaml import read_yaml
 from llama_runner.config.imported_configuration import Context, name_for
+from llama_runner.config.paths_of_imported_file import CLOSE, OPEN, variables_in, with_variables
 from llama_runner.config.server_flags import ServerFlags, server_flags
 from llama_runner.config.split_command_line import Word
 from llama_runner.core.errors import UsageError

@@ -8,7 +8,7 @@ from llama_runner.config.import_options import name_of
 from llama_runner.config.import_report import ImportFailed
 from llama_runner.config.import_yaml import YamlNode, read_yaml
 from llama_runner.config.imported_model import KEY_FILE
-from llama_runner.core.llama_cpp_csv import format_row
+from llama_runner.core.csv_option_values import format_row
 
 if TYPE_CHECKING:
     from llama_runner.config.import_options import ModelDraft

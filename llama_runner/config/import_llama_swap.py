@@ -6,10 +6,10 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.config.import_command import find_call, shown_command, take_call, take_variable, volumes_of
-from llama_runner.config.import_paths import variable
 from llama_runner.config.import_report import ImportFailed
 from llama_runner.config.import_yaml import YamlNode, read_yaml
 from llama_runner.config.known_keys import SAMPLING
+from llama_runner.config.paths_of_imported_file import variable
 from llama_runner.config.split_command_line import UnclosedQuote, split_command
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llama_runner.config.import_options import name_of
-from llama_runner.config.import_paths import is_absolute
 from llama_runner.config.import_report import ImportFailed
+from llama_runner.config.paths_of_imported_file import is_absolute
 
 if TYPE_CHECKING:
     from llama_runner.config.import_options import ModelDraft

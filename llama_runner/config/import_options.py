@@ -8,15 +8,15 @@ import re
 from collections import deque
 from typing import TYPE_CHECKING, Any, Literal
 
-from llama_runner.config.import_paths import PathNotTaken
 from llama_runner.config.imported_model import KEY_FILE, ModelTable, holds_secret
 from llama_runner.config.known_keys import MODEL_OPTIONS, SAMPLING_FLAGS
-from llama_runner.core.llama_cpp_csv import format_row, parse_row
-from llama_runner.serving.llama_server.option_paths import takes_path
+from llama_runner.config.paths_of_imported_file import PathNotTaken
+from llama_runner.core.csv_option_values import format_row, parse_row
+from llama_runner.serving.llama_server.absolute_option_paths import takes_path
 
 if TYPE_CHECKING:
-    from llama_runner.config.import_paths import Paths
     from llama_runner.config.import_report import Report
+    from llama_runner.config.paths_of_imported_file import Paths
     from llama_runner.config.server_flags import ServerFlag, ServerFlags
     from llama_runner.config.split_command_line import Word
 

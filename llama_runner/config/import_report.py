@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Literal
 
-from llama_runner.config.import_paths import CLOSE, OPEN
+from llama_runner.config.paths_of_imported_file import CLOSE, OPEN
 from llama_runner.core.errors import UsageError
 from llama_runner.core.immutable_values import Value, field
 from llama_runner.core.url_redaction import redacted

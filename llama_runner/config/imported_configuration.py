@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.config.import_options import ModelDraft
-from llama_runner.config.import_paths import Paths
 from llama_runner.config.import_report import Report
+from llama_runner.config.paths_of_imported_file import Paths
 from llama_runner.config.read_config_file import can_be_name
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.config.errors import dotted
-from llama_runner.config.import_paths import with_variables
 from llama_runner.config.import_report import MOST_PARTS, too_many_parts_error
+from llama_runner.config.paths_of_imported_file import with_variables
 from llama_runner.config.read_config_file import can_be_name
 from llama_runner.config.secret_check import has_secret
 from llama_runner.core.url_redaction import redacted

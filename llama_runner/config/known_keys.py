@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from llama_runner.core.immutable_values import Value, field
 from llama_runner.core.option_definition import Option
-from llama_runner.request.run_options import OPTIONS
+from llama_runner.request.lifecycle_options import OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,7 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.config.known_keys import MODEL_OPTIONS, OPTION_OF, SAMPLING, SOURCES
-from llama_runner.config.table_types import Adapter, Model, Settings
+from llama_runner.config.parsed_tables import Adapter, Model, Settings
 from llama_runner.config.value_types import is_path, path_of
 from llama_runner.core.immutable_values import Value
 from llama_runner.serving.llama_server.launch_spec import ServerOptions

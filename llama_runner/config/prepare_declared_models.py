@@ -12,13 +12,13 @@ from llama_runner.config.find import FILE_NAME
 from llama_runner.core.errors import LlamaRunnerError, UsageError
 from llama_runner.core.immutable_values import Value
 from llama_runner.request.lock_file import NAME as LOCK_FILE
+from llama_runner.request.make_launch_spec import spec_for
 from llama_runner.request.plan_text import why_text
 from llama_runner.request.prepare_models_together import JointPreparation, check_together
-from llama_runner.request.prepared_results import forecast_of
 from llama_runner.request.resolve_request import Request
-from llama_runner.request.server_spec import spec_for
+from llama_runner.request.results_of_graph import forecast_of
 from llama_runner.serving import find_and_stop, gateway_process, server_log, server_registry
-from llama_runner.serving.server_entry import ServerEntry
+from llama_runner.serving.listed_server import ServerEntry
 from llama_runner.store import layout
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llama_runner.config.errors import nearest
-from llama_runner.config.table_types import Settings
+from llama_runner.config.parsed_tables import Settings
 from llama_runner.core.errors import UsageError
 from llama_runner.core.immutable_values import Value
 

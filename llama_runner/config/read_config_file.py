@@ -12,8 +12,8 @@ from llama_runner.config.secret_check import has_secret
 from llama_runner.config.toml import TOMLDecodeError, loads
 from llama_runner.config.value_types import WrongValue, is_too_large, path_of, read_value, shown
 from llama_runner.core.errors import UsageError
+from llama_runner.serving.llama_server.absolute_option_paths import absolute_options
 from llama_runner.serving.llama_server.launch_spec import instead_of
-from llama_runner.serving.llama_server.option_paths import absolute_options
 from llama_runner.system.files import read_bounded
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import ServerError
-from llama_runner.request.server_spec import spec_for
+from llama_runner.request.make_launch_spec import spec_for
 from llama_runner.serving import find_and_stop, gateway_process
 from llama_runner.serving.errors import NoSuchServer, runs_in_foreground_error
-from llama_runner.serving.server_entry import ServerEntry
+from llama_runner.serving.listed_server import ServerEntry
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.config.known_keys import ROOT, SAMPLING, SOURCES
-from llama_runner.sources.adapter_option import NAME
+from llama_runner.sources.parse_lora_option import NAME
 
 if TYPE_CHECKING:
     from llama_runner.config.known_keys import Section

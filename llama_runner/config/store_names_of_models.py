@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from llama_runner.config.config import names_of
 from llama_runner.config.value_types import is_path, path_of
-from llama_runner.sources.hub.names import bare_source
+from llama_runner.sources.hub.parse_model_name import bare_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from llama_runner.config.config import Config
-    from llama_runner.config.table_types import Model
+    from llama_runner.config.parsed_tables import Model
 
 
 def store_names(configs: Iterable[Config]) -> tuple[dict[str, str], frozenset[str]]:

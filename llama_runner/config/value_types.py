@@ -13,7 +13,7 @@ from llama_runner.core.durations import parse_duration
 from llama_runner.core.errors import UsageError
 from llama_runner.core.option_values import checked_value, expected_text
 from llama_runner.core.sizes import parse_size
-from llama_runner.sources.adapter_option import is_bare_name, is_local, parse_adapter
+from llama_runner.sources.parse_lora_option import is_bare_name, is_local, parse_adapter
 from llama_runner.store.layout import can_be_path, user_path
 
 if TYPE_CHECKING:

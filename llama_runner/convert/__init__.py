@@ -8,7 +8,7 @@ loaded. Importing this module imports neither numpy nor gguf.
 
 `model_directory` and `config_json` read the small files, `find_weight_files` and `safetensors` the headers; `families`
 has the rules of each architecture; `vocab` writes the tokenizer, `general_metadata` and `hyperparameters` the other
-metadata; `tensor_plan` plans the output by the rules of `tensor_types`; `tensor_rows`, `tensor_chunks`,
+metadata; `tensor_plan` plans the output by the rules of `tensor_types`; `select_tensor_rows`, `cut_tensor_into_chunks`,
 `cast_numbers` and `gguf_writer` write it.
 """
 

@@ -12,7 +12,7 @@ from llama_runner.convert.families import ARCHITECTURES, FLAT, TEXT_PARTS, TOGET
 from llama_runner.convert.model_directory import ModelDirectory, architecture_of
 from llama_runner.core.converter_choice import Converter, ConverterChoice
 from llama_runner.core.errors import SourceError
-from llama_runner.core.model_files import CODE, PREPROCESSORS, READ_BY_SCRIPT
+from llama_runner.core.files_of_model_directory import CODE, PREPROCESSORS, READ_BY_SCRIPT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

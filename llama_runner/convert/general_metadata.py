@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from llama_runner.convert import model_card
 from llama_runner.convert.errors import BadHyperparameter, UnreadableFile, shown
 from llama_runner.core.errors import SourceError
-from llama_runner.core.model_files import CARD
+from llama_runner.core.files_of_model_directory import CARD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,7 +8,6 @@ error, where a mapping would kill the process.
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from collections import Counter, deque
@@ -19,10 +18,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llama_runner.convert.cut_tensor_into_chunks import chunks_of
 from llama_runner.convert.errors import SourceChanged, reading
 from llama_runner.convert.gguf_metadata import encode_string
 from llama_runner.convert.safetensors import Stamp
-from llama_runner.convert.tensor_chunks import chunks_of
 from llama_runner.core.errors import Interrupted
 from llama_runner.system.files import open_regular
 from llama_runner.system.hashing import hasher_for
@@ -36,9 +35,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
+    from llama_runner.convert.cut_tensor_into_chunks import ChunkData
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.safetensors import Shard
-    from llama_runner.convert.tensor_chunks import ChunkData
     from llama_runner.convert.tensor_plan import PlannedTensor
     from llama_runner.core.digest import Digest, Hasher
 
@@ -183,10 +182,10 @@ class _Sources:
         """Raise `SourceChanged` if a shard is no longer the file whose header was read."""
         for path, shard in self._shards.items():
             try:
-                now = Stamp.of(path.stat())
+                now = Stamp.of(path)
             except OSError as error:
                 raise SourceChanged(path) from error
-            opened = Stamp.of(os.fstat(self._files[path].fileno()))
+            opened = Stamp.of(self._files[path].fileno())
             if not (now.is_same(shard.stamp) and opened.is_same(shard.stamp)):
                 raise SourceChanged(path)
 

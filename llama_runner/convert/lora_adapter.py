@@ -16,8 +16,8 @@ from llama_runner.convert.adapter_formats import ADAPTER, SETTINGS, AdapterBase
 from llama_runner.convert.errors import BadHyperparameter, BrokenShard, reading, shown
 from llama_runner.convert.gguf_metadata import KeyValues
 from llama_runner.convert.model_directory import ModelDirectory
+from llama_runner.convert.select_tensor_rows import for_rope
 from llama_runner.convert.tensor_plan import SUFFIXES, PlannedTensor, TensorPart, name_map
-from llama_runner.convert.tensor_rows import for_rope
 from llama_runner.convert.tensor_types import ITEM_BYTES
 from llama_runner.core.errors import SourceError
 from llama_runner.system.hashing import hasher_for

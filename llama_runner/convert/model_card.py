@@ -10,8 +10,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.errors import UnreadableFile, reading
-from llama_runner.core.model_files import CARD, CARD_HEAD
-from llama_runner.core.model_files import front_matter as lines_of
+from llama_runner.core.files_of_model_directory import CARD, CARD_HEAD
+from llama_runner.core.files_of_model_directory import front_matter as lines_of
 from llama_runner.system.files import read_head
 
 if TYPE_CHECKING:

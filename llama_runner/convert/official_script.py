@@ -12,7 +12,7 @@ from llama_runner.convert.adapter_formats import ADAPTER, SETTINGS
 from llama_runner.convert.model_directory import ModelDirectory
 from llama_runner.core.converter_choice import ConverterChoice
 from llama_runner.core.errors import SourceError
-from llama_runner.core.model_files import CODE
+from llama_runner.core.files_of_model_directory import CODE
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,7 +19,7 @@ from llama_runner.convert.errors import (
     unsupported_dtype_error,
     wrong_shape_error,
 )
-from llama_runner.convert.tensor_rows import for_rope
+from llama_runner.convert.select_tensor_rows import for_rope
 from llama_runner.convert.tensor_types import BLOCKS, ITEM_BYTES, MATRIX, tensor_type
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from llama_runner.convert.families.family_definition import Family, Rule
     from llama_runner.convert.model_config import Config
     from llama_runner.convert.safetensors import Tensor
-    from llama_runner.convert.tensor_rows import Rows
+    from llama_runner.convert.select_tensor_rows import Rows
 
     class _NameMap(Protocol):
         def get_name(self, key: str, try_suffixes: Sequence[str]) -> str | None: ...

@@ -70,7 +70,7 @@ def adapters_in(words: tuple[str, ...]) -> AdapterScales:
     """Return the adapters of ``--lora`` and ``--lora-scaled`` among options for llama-server, by their paths."""
     if not any(word.startswith("--lora") for word in words):
         return AdapterScales()
-    from llama_runner.core.llama_cpp_csv import parse_row  # noqa: PLC0415 - few servers have any
+    from llama_runner.core.csv_option_values import parse_row  # noqa: PLC0415 - few servers have any
 
     found = [
         (option, field)

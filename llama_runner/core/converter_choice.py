@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from llama_runner.core.files_of_model_directory import READ_BY_CONVERSION
 from llama_runner.core.immutable_values import Value
-from llama_runner.core.model_files import READ_BY_CONVERSION
 
 Converter = Literal["auto", "native", "official"]
 """The value of ``--converter``; ``auto`` selects ``native`` for a supported architecture, else ``official``."""

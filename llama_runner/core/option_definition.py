@@ -1,8 +1,8 @@
 """What an option is: name, type, default, help, group, flags, environment variable, and what reads it.
 
-The options themselves are in ``artifact_options`` and ``option_definitions``, each defined once. The command line is
-made from them (``cli.shared_options``), docs/options.md too. Tests check ``options.RunnerKeywords`` and the fields of
-``ServerOptions`` against them. Standard library only, no I/O: they are read at every start.
+The options themselves are in ``model_and_build_options`` and ``option_definitions``, each defined once. The command
+line is made from them (``cli.shared_options``), docs/options.md too. Tests check ``options.RunnerKeywords`` and the
+fields of ``ServerOptions`` against them. Standard library only, no I/O: they are read at every start.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from llama_runner.fidelity import known_differences as known
 from llama_runner.fidelity.conversations import Conversation, conversations_for
 from llama_runner.fidelity.difficult_lines import Line, lines_for
 from llama_runner.fidelity.llama_cpp_answers import LlamaCpp
-from llama_runner.fidelity.original import well_formed
+from llama_runner.fidelity.original_tokenizer import well_formed
 from llama_runner.fidelity.report import Finding, Report, shown
 from llama_runner.fidelity.vocabulary import vocabulary_findings
 from llama_runner.llama_cpp.toolchain import PASSED_ENVIRONMENT
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from llama_runner.core.step_interfaces import Workspace
-    from llama_runner.fidelity.original import Original
+    from llama_runner.fidelity.original_tokenizer import Original
     from llama_runner.fidelity.vocabulary_of_gguf import MadeFile
 
 DRIVER = Path(__file__).with_name("original_driver.py")

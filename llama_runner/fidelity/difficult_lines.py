@@ -9,7 +9,7 @@ from llama_runner.core.immutable_values import Value
 from llama_runner.system.files import read_json
 
 if TYPE_CHECKING:
-    from llama_runner.fidelity.original import Original
+    from llama_runner.fidelity.original_tokenizer import Original
 
 OF_ADDED = "added tokens"
 _MOST_ADDED = 12

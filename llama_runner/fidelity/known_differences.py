@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.immutable_values import Value
 
 if TYPE_CHECKING:
-    from llama_runner.fidelity.original import Original
+    from llama_runner.fidelity.original_tokenizer import Original
     from llama_runner.fidelity.vocabulary_of_gguf import MadeFile
 
 Json = Mapping[str, Any]

@@ -9,7 +9,7 @@ from llama_runner.convert.vocab import sentencepiece_model_file
 from llama_runner.fidelity.report import Finding, shown
 
 if TYPE_CHECKING:
-    from llama_runner.fidelity.original import Original
+    from llama_runner.fidelity.original_tokenizer import Original
     from llama_runner.fidelity.vocabulary_of_gguf import MadeFile
 
 _SPACE = "▁"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from llama_runner.config.config import Config
     from llama_runner.config.layers import Resolved
-    from llama_runner.config.table_types import Model
+    from llama_runner.config.parsed_tables import Model
     from llama_runner.gateway.sessions.session_settings import SessionSettings
 
 

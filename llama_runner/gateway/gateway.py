@@ -18,8 +18,8 @@ from llama_runner.gateway import scheduler_state as state
 from llama_runner.gateway.access_control import LOOPBACK, Client
 from llama_runner.gateway.adapters import chosen
 from llama_runner.gateway.configuration import MemoryLimits, policies_of
-from llama_runner.gateway.context_growth import ContextGrowth
 from llama_runner.gateway.event_log import EventLog
+from llama_runner.gateway.grow_context_for_ollama import ContextGrowth
 from llama_runner.gateway.metrics import Metrics
 from llama_runner.gateway.process_lease import Lease
 from llama_runner.gateway.process_lifecycle import Children

@@ -24,8 +24,8 @@ from llama_runner.gateway.access_control import (
 )
 from llama_runner.gateway.created_models import CreatedStore
 from llama_runner.gateway.jobs import Jobs
-from llama_runner.gateway.management.manager import Manager, Process
 from llama_runner.gateway.management.route_handlers import add_routes as add_management_routes
+from llama_runner.gateway.management.shared_by_handlers import Manager, Process
 from llama_runner.gateway.ollama_downloads import PullRules
 from llama_runner.gateway.ollama_routes import add_routes
 from llama_runner.gateway.page_routes import PageRoutes, is_public

@@ -1,7 +1,7 @@
 """Jobs: downloads, preparations and builds that go on without the client that began them.
 
-A job is one call of ``Runner`` in a process of its own (``worker``). Two requests for the same work share a job. One
-that is cancelled, or ends with the gateway, keeps what arrived; the next one goes on from there.
+A job is one call of ``Runner`` in a process of its own (``runner_call_worker``). Two requests for the same work share a
+job. One that is cancelled, or ends with the gateway, keeps what arrived; the next one goes on from there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from llama_runner.core.immutable_values import Value
 from llama_runner.core.printable_text import printable
 from llama_runner.gateway.errors import CallFailed, GatewayError, error_json
-from llama_runner.gateway.worker_process import Question, WorkerProcess
+from llama_runner.gateway.start_runner_call_worker import Question, WorkerProcess
 from llama_runner.system.utc_time import utc_text
 
 if TYPE_CHECKING:

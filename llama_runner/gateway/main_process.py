@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -24,7 +25,7 @@ from llama_runner.gateway.configuration import MemoryLimits, catalogue_from, lim
 from llama_runner.gateway.gateway import Gateway
 from llama_runner.gateway.http_application import Application, Settings
 from llama_runner.gateway.listeners import address_of, check_addresses, forget, listen, tls_context
-from llama_runner.gateway.management import manager as management
+from llama_runner.gateway.management import shared_by_handlers as management
 from llama_runner.gateway.ollama_downloads import PullRules
 from llama_runner.gateway.read_keys_and_limits import read_keys
 from llama_runner.gateway.tracing import Tracing, tracing_from
@@ -121,7 +122,7 @@ class Process:
         return found.replace(declared=locked)
 
     def _adapter_version(self, where: str) -> tuple[int, ...]:
-        from llama_runner.sources.adapter_option import adapter_version  # noqa: PLC0415 - only with adapters
+        from llama_runner.sources.parse_lora_option import adapter_version  # noqa: PLC0415 - only with adapters
         from llama_runner.training.adapter_versions import adapter_directory  # noqa: PLC0415
 
         return adapter_version(str(adapter_directory(self._root, where) or where))
@@ -309,6 +310,7 @@ def serve(arguments: Sequence[str], show: Callable[[str], None] | None = None) -
     once Ctrl-C has ended it.
     """
     given = _parser().parse_args(arguments)
+    gc.enable()  # the command line switches it off, and a process that lives for weeks needs it
     allow_many_files()
     lines = Lines(given, show)
     process = Process(given, lines)

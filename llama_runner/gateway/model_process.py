@@ -10,7 +10,7 @@ from llama_runner.gateway.adapters import LoadedAdapters
 if TYPE_CHECKING:
     from llama_runner.gateway.scheduler_state import Sizes
     from llama_runner.gateway.served_models import ModelFacts
-    from llama_runner.gateway.sessions.process_sessions import ProcessSessions
+    from llama_runner.gateway.sessions.save_and_restore_sessions import ProcessSessions
     from llama_runner.serving.server_process import Server
 
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from llama_runner.gateway.ollama_request_translation import UpstreamRequest
     from llama_runner.gateway.route_interface import Lease, Models
     from llama_runner.gateway.served_models import ModelFacts
-    from llama_runner.gateway.sessions.session_request import SessionTurn
+    from llama_runner.gateway.sessions.session_turn import SessionTurn
     from llama_runner.gateway.upstream_client import Answer
 
     Translate = Callable[[Json, ModelTraits], UpstreamRequest]
@@ -180,7 +180,7 @@ async def _turn(request: web.Request, lease: Lease, path: str, body: Json) -> Se
     """Return the turn of a session that a request is; None without one."""
     if lease.sessions is None:
         return None
-    from llama_runner.gateway.sessions.session_request import begin_turn  # noqa: PLC0415 - only for sessions
+    from llama_runner.gateway.sessions.session_turn import begin_turn  # noqa: PLC0415 - only for sessions
 
     return await begin_turn(lease, request, path, body)
 

@@ -20,7 +20,7 @@ from llama_runner.gateway.ollama_progress import ProgressTranslator
 from llama_runner.gateway.ollama_request_translation import streams
 from llama_runner.gateway.route_interface import client_of
 from llama_runner.gateway.served_models import DeclaredModel
-from llama_runner.gateway.worker_process import Question
+from llama_runner.gateway.start_runner_call_worker import Question
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, SourceError, StoreError, UsageError
 from llama_runner.gateway import scheduler_state as state
 from llama_runner.gateway.errors import CallFailed
-from llama_runner.gateway.worker_process import Question, WorkerProcess
+from llama_runner.gateway.start_runner_call_worker import Question, WorkerProcess
 from llama_runner.serving.errors import DoesNotFit
 from llama_runner.serving.template_check import UnreadableTemplate
 

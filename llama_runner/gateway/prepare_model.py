@@ -8,8 +8,8 @@ from llama_runner.core.errors import Interrupted, LlamaRunnerError
 from llama_runner.core.events import Noticed
 from llama_runner.gateway.adapters import PreparedAdapters
 from llama_runner.gateway.model_description import facts_of
+from llama_runner.request.make_launch_spec import spec_for
 from llama_runner.request.pipeline_graph import graph_of
-from llama_runner.request.server_spec import spec_for
 from llama_runner.serving.client_for_model import NOT_SHARED
 from llama_runner.serving.llama_server.memory_check import Memory, private_bytes, resident_bytes
 from llama_runner.store import layout

@@ -7,7 +7,6 @@ however that ends. Work that blocks is done in threads; what came of it is told 
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 from contextlib import nullcontext, suppress
@@ -19,14 +18,14 @@ from llama_runner.core.events import Warned
 from llama_runner.core.immutable_values import Value
 from llama_runner.gateway import scheduler_state as state
 from llama_runner.gateway.adapters import LoadedAdapters, PreparedAdapters
+from llama_runner.gateway.begin_likely_server import NextServer
 from llama_runner.gateway.clear_up_after_process import EndedServers, ended, exit_status
 from llama_runner.gateway.configuration import MemoryLimits, process_name, share_of
 from llama_runner.gateway.model_facts_cache import KnownFacts, is_unchanged
 from llama_runner.gateway.model_process import Child
 from llama_runner.gateway.prepare_in_worker import LOG_LINES, failure_of, make
 from llama_runner.gateway.scheduler_state import HOST
-from llama_runner.llama_cpp.program_environment import program_environment
-from llama_runner.serving.spare_process import SpareProcess, SpareProcesses
+from llama_runner.serving.prestarted_process import Likely
 from llama_runner.serving.stop_timeouts import GRACE_S
 from llama_runner.system import hardware
 
@@ -38,12 +37,13 @@ if TYPE_CHECKING:
     from llama_runner.api import Runner
     from llama_runner.gateway.scheduler_state import Event, Sizes
     from llama_runner.gateway.served_models import DeclaredModel, ModelFacts
-    from llama_runner.gateway.sessions.opened_sessions import OpenedSessions
+    from llama_runner.gateway.sessions.open_sessions_of_model import OpenedSessions
     from llama_runner.gateway.upstream_client import UpstreamClient
     from llama_runner.request.result_types import Prepared
-    from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec
+    from llama_runner.serving.llama_server.launch_spec import ServerOptions
     from llama_runner.serving.llama_server.memory_by_fit_params import Need
     from llama_runner.serving.llama_server.memory_check import Memory
+    from llama_runner.serving.prestarted_process import SpareProcess
     from llama_runner.serving.server_process import Server
 
 _MIB = 1 << 20
@@ -53,8 +53,6 @@ _MOST_PROMPTS = 4 << 30
 _SHARES = 4
 """Parts of the budget of prompt caches that one model gets one of."""
 _ALWAYS = ("--no-webui", "--offline", "--metrics")
-_LOADING_S = 0.01  # the next process is made while a model loads
-_EXPECTED_S = 5.0
 
 
 class _Made(Value, eq=False):
@@ -90,9 +88,7 @@ class Children:
         self._starting: set[tuple[str, int]] = set()
         self._caches: dict[str, int] = {}
         self._watchers: set[asyncio.Task[None]] = set()
-        self._spares = SpareProcesses()
-        self._launched: dict[str, tuple[tuple[_Made, DeclaredModel, int], ServerSpec]] = {}
-        """What was launched last of each model, and from what."""
+        self._next = NextServer()
         self._ending: WeakSet[Server] = WeakSet()
         """Servers that were stopped: they did not end by themselves."""
         self._ended = EndedServers(self._thread)
@@ -177,7 +173,7 @@ class Children:
         cache_ram = () if cached else ("--cache-ram", str(cache // _MIB))
         of_sessions: tuple[str, ...] = ()
         if model.sessions is not None:
-            from llama_runner.gateway.sessions.opened_sessions import open_sessions  # noqa: PLC0415 - only for them
+            from llama_runner.gateway.sessions.open_sessions_of_model import open_sessions  # noqa: PLC0415 - only for them
 
             self._opened[model.name] = open_sessions(model.sessions, self._runner().root, model.name)
             of_sessions = self._opened[model.name].words
@@ -194,19 +190,16 @@ class Children:
         )
 
     async def expect(self, model: DeclaredModel) -> None:
-        """Let a process become the server of a model while others are stopped for it. It loads nothing yet.
-
-        On a GPU it might take memory before: there nothing is done.
-        """
+        """Let a process become the server of a model while others are stopped for it. It loads nothing yet."""
         made, cache = self._prepared.get(model.name), self._cache_beside(model.name)
-        if made is None or model.sessions is not None or made.need.keys() - {HOST}:
+        if made is None or not _may_begin(made, model):
             return
+        what = (made, model, cache)
         with suppress(Exception):  # told when it starts
-            before, spec = self._launched.get(model.name, (None, None))
-            if spec is None or before != (made, model, cache):
-                spec = _pipeline().spec_for(made.prepared, self._options(model, cache))
-            spare = self._spares.begin((model, cache), spec.argv(), spec.environment(os.environ))
-            asyncio.get_running_loop().call_later(_EXPECTED_S, self._spares.drop, spare)
+            likely = self._next.known(model.name, what)
+            if likely is None:
+                likely = Likely.of(what, _pipeline().spec_for(made.prepared, self._options(model, cache)))
+            self._next.expect(likely)
 
     async def start(self, model: DeclaredModel, instance: int) -> None:
         """Start the process of a model that was prepared, and watch it."""
@@ -218,8 +211,7 @@ class Children:
 
     async def _start(self, model: DeclaredModel, instance: int) -> None:
         cache = self._caches[model.name] = self._cache_beside(model.name)
-        spare = self._spares.take((model, cache))
-        asyncio.get_running_loop().call_later(_LOADING_S, self._make_spare)
+        spare = self._next.take((self._prepared.get(model.name), model, cache), model.name)
         try:
             child: Child = await self._thread(self._launch, model, instance, cache, spare)
         except Exception as error:  # noqa: BLE001 - the scheduler decides what comes of it
@@ -267,7 +259,8 @@ class Children:
         try:
             if model.sessions is not None:
                 self._opened[model.name].look_at(made.prepared, made.facts, server.spec.extra)
-            self._launched[model.name] = (made, model, cache), server.spec
+            if _may_begin(made, model):
+                self._next.launched(model.name, Likely.of((made, model, cache), server.spec))
             return self._child(server, instance, made, model, time.monotonic() - began)
         except BaseException:
             server.stop()
@@ -312,6 +305,7 @@ class Children:
     async def _end(self, server: Server, name: str, instance: int) -> None:
         """End a process. Its memory is free when it has ended; clearing up after it takes longer."""
         self._ending.add(server)
+        self._next.stopped(name)
         server.request_stop(kill_later=False)
         killer = asyncio.get_running_loop().call_later(GRACE_S, server.request_stop)
         await ended(server.pid, lambda: self._thread(server.wait))
@@ -323,7 +317,7 @@ class Children:
 
     async def cleared_up(self) -> None:
         """Wait until everything is cleared up after the processes that have ended."""
-        await self._thread(self._spares.close)
+        await self._thread(self._next.close)
         await self._ended.close()
 
     async def _watch(self, child: Child, name: str) -> None:
@@ -352,9 +346,6 @@ class Children:
             failure = state.Failure(f"llama-server ended with {how}", hint=f"full log: {child.server.log}", log=lines)
             self._tell(state.Died(name, child.instance, failure))
         return False
-
-    def _make_spare(self) -> None:
-        self._spares.make(program_environment(os.environ))
 
     def _cache_beside(self, name: str) -> int:
         """Return the bytes of prompt cache for a child: a part of one budget, or what the others leave of it."""
@@ -391,6 +382,14 @@ class Children:
     def look_again(self) -> None:
         """Forget which models were not there: one may have been fetched."""
         self._known.look_again()
+
+
+def _may_begin(made: _Made, model: DeclaredModel) -> bool:
+    """Return whether a process may become the server of a model before it is started.
+
+    On a GPU it might take memory before; sessions are opened with the start.
+    """
+    return model.sessions is None and not made.need.keys() - {HOST}
 
 
 def _pipeline() -> ModuleType:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from llama_runner.gateway.gateway import Gateway
     from llama_runner.gateway.process_lease import Lease
     from llama_runner.gateway.request_log_entry import Exchange
-    from llama_runner.gateway.sessions.session_request import SessionTurn
+    from llama_runner.gateway.sessions.session_turn import SessionTurn
     from llama_runner.gateway.upstream_client import Answer
 
     Translate = Callable[[bytes], bytes]
@@ -112,7 +112,7 @@ async def _body(request: web.Request, passed: Passed, lease: Lease) -> tuple[byt
         return passed.body, None
     changed, turn = passed.json, None
     if lease.sessions is not None and lease.sessions.takes_slot(passed.method, passed.path):
-        from llama_runner.gateway.sessions.session_request import begin_turn  # noqa: PLC0415 - only for sessions
+        from llama_runner.gateway.sessions.session_turn import begin_turn  # noqa: PLC0415 - only for sessions
 
         turn = await begin_turn(lease, request, passed.path, changed)
         changed = changed if turn is None else turn.body
@@ -176,7 +176,7 @@ async def _stream(
 
 
 class _EventResponse(web.StreamResponse):
-    """An answer whose headers are sent with its first events: llama-server does so too, and the client wakes up once."""
+    """An answer whose headers are sent with its first events: the client wakes up once, as with llama-server."""
 
     _send_headers_immediately = False
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from llama_runner.gateway.adapters import LoadedAdapters
     from llama_runner.gateway.served_models import Catalogue, ModelFacts, RunningModel, ServedModel
-    from llama_runner.gateway.sessions.process_sessions import ProcessSessions
+    from llama_runner.gateway.sessions.save_and_restore_sessions import ProcessSessions
     from llama_runner.gateway.sessions.session_use import SessionUse
     from llama_runner.gateway.upstream_client import Answer
 

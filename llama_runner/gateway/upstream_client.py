@@ -87,8 +87,8 @@ class Answer(asyncio.BufferedProtocol):
     async def pass_on(self, take: Callable[[bytes], bool]) -> bool:
         """Call ``take`` with each piece of the body as it arrives. Return whether the body has ended.
 
-        Pieces that follow each other fast are passed on together, each at most 16 ms later. Where ``take`` returns false, nothing more is received and this returns false: call it again to go on. Raises
-        ``AnswerLost``.
+        Pieces that follow each other fast are passed on together, each at most 16 ms later. Where ``take`` returns
+        false, nothing more is received and this returns false: call it again to go on. Raises ``AnswerLost``.
         """
         if self._waiting and not take(self._taken()):
             return False

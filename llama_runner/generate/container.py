@@ -10,10 +10,10 @@ from llama_runner.generate.container_mounts import SECRETS, ContainerFiles, Moun
 from llama_runner.generate.errors import CannotGenerate, new_key_error
 from llama_runner.generate.object_names import labels
 from llama_runner.generate.quoting import check_text
-from llama_runner.request.artifact_options import ARTIFACTS, BUILD, PROGRAMS
-from llama_runner.request.run_arguments import run_arguments
+from llama_runner.request.model_and_build_options import ARTIFACTS, BUILD, PROGRAMS
+from llama_runner.request.request_as_command_line import run_arguments
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, is_loopback_or_socket, is_socket
-from llama_runner.sources.adapter_option import is_bare_name, is_local, parse_adapter
+from llama_runner.sources.parse_lora_option import is_bare_name, is_local, parse_adapter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

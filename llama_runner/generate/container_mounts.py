@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from llama_runner.core.immutable_values import Value
 from llama_runner.generate.errors import CannotGenerate
 from llama_runner.generate.quoting import check_text
-from llama_runner.serving.llama_server.option_paths import changed_paths
+from llama_runner.serving.llama_server.absolute_option_paths import changed_paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

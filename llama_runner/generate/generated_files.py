@@ -147,7 +147,7 @@ def generate(
     needs = {each.names[0]: _need(each, options, memory) for each in resolved}
     cluster = target == "kubernetes"
     if len(resolved) > 1 and not options.per_model:
-        from llama_runner.generate.gateway import gateway  # noqa: PLC0415 - as above
+        from llama_runner.generate.gateway_container import gateway  # noqa: PLC0415 - as above
 
         need = _need_together(list(needs.values()), options, config.gateway.memory.prompt_cache)
         containers = [gateway(config, resolved, cluster=cluster, remote_store=remote, memory=need)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from llama_runner.generate.container import checked_ports
 from llama_runner.generate.errors import new_key_error
 from llama_runner.generate.quoting import check_text
-from llama_runner.request.run_arguments import run_arguments
+from llama_runner.request.request_as_command_line import run_arguments
 from llama_runner.serving import systemd_and_launchd_units
 from llama_runner.store.layout import safe_name
 

@@ -10,7 +10,7 @@ from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.core.immutable_values import Value
 from llama_runner.core.step import Place
 from llama_runner.request.check_method_arguments import public_method
-from llama_runner.request.output_copies import OutputNotWritable
+from llama_runner.request.copy_to_output import OutputNotWritable
 from llama_runner.store import layout, process_locks
 from llama_runner.store.removal import remove
 from llama_runner.system.files import read_json
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from llama_runner.core.events import Sink
-    from llama_runner.library.adapter_repository import Commit
-    from llama_runner.library.adapter_test import AdapterTest
+    from llama_runner.library.ask_with_and_without_adapter import AdapterTest
+    from llama_runner.library.export_adapter_to_git import Commit
     from llama_runner.request.remote_stores import Opened
     from llama_runner.request.result_types import ModelFile
     from llama_runner.request.train_adapter import AdapterTraining, BaseKeywords, TrainedAdapter, TrainingDevice
@@ -282,7 +282,7 @@ class Adapters:
         ``questions`` are texts; else the first ``most`` of the file ``data``, with their answers. ``tokens`` is the
         greatest length of an answer.
         """
-        from llama_runner.library.adapter_test import ask, questions_of  # noqa: PLC0415 - starts a server
+        from llama_runner.library.ask_with_and_without_adapter import ask, questions_of  # noqa: PLC0415 - starts a server
 
         _, version = self.show(adapter)
         path = self._whole(version)
@@ -292,7 +292,7 @@ class Adapters:
 
     def check_repository(self, repository: str | Path) -> None:
         """Raise what ``commit`` would raise of the repository: no git, a directory with other files."""
-        from llama_runner.library.adapter_repository import check_repository  # noqa: PLC0415 - runs git
+        from llama_runner.library.export_adapter_to_git import check_repository  # noqa: PLC0415 - runs git
 
         check_repository(layout.user_path(repository))
 
@@ -303,7 +303,7 @@ class Adapters:
         The repository is made if it is not there. The weights are pointers of git LFS, with their digest and size, and
         the weights themselves are put among the objects of git LFS. The same versions give the same commits.
         """
-        from llama_runner.library.adapter_repository import write_repository  # noqa: PLC0415 - runs git
+        from llama_runner.library.export_adapter_to_git import write_repository  # noqa: PLC0415 - runs git
 
         return write_repository(self._store.root, known_history(self._store.root, name), layout.user_path(repository))
 

@@ -10,11 +10,11 @@ from llama_runner.core.events import Noticed, Sink
 from llama_runner.core.immutable_values import Value
 from llama_runner.request.pipeline_graph import NothingToMake, Pipeline, graph_of
 from llama_runner.request.plan_and_execute import Preparation
-from llama_runner.request.prepared_results import made_of, path_of
 from llama_runner.request.resolve_request import Request
+from llama_runner.request.results_of_graph import made_of, path_of
 from llama_runner.sources.hub import file_names
 from llama_runner.sources.hub.file_selection import AmbiguousFile
-from llama_runner.sources.hub.names import HubName
+from llama_runner.sources.hub.parse_model_name import HubName
 from llama_runner.sources.hub.source import HubGguf
 from llama_runner.sources.local import LocalGguf
 from llama_runner.sources.quantization_types import BITS_PER_WEIGHT, DEFAULT

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.core.immutable_values import Value
-from llama_runner.library.lineage import file_name
+from llama_runner.library.inputs_of_artifact import file_name
 from llama_runner.library.list_models import time_text
 from llama_runner.library.model_details import recipe_text
 from llama_runner.library.provenance import finish_time, seconds_of
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from llama_runner.core.events import Sink
     from llama_runner.core.plan import PlannedStep
-    from llama_runner.library.lineage import Lineage
+    from llama_runner.library.inputs_of_artifact import Lineage
     from llama_runner.request.result_types import PlanResult
     from llama_runner.sources.hub.pins import PinRecord
-    from llama_runner.store.inventory import Artifact, Inventory
+    from llama_runner.store.contents_of_root import Artifact, Inventory
 
 _SHOWN = 4
 

@@ -23,9 +23,9 @@ from llama_runner.library.model_names import select
 from llama_runner.sources.hub.file_names import parse_quantization
 from llama_runner.sources.hub.pins import PinRecord, artifact_directory, open_pins
 from llama_runner.store import layout
+from llama_runner.store.contents_of_root import Inventory
 from llama_runner.store.digest_cache import hash_file, tree_files
 from llama_runner.store.errors import NO_ROOM, as_store_error
-from llama_runner.store.inventory import Inventory
 from llama_runner.system.atomic_output import new_file
 from llama_runner.system.files import open_regular
 from llama_runner.system.hashing import new_hasher, scheme_for
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from llama_runner.library.list_models import Model
     from llama_runner.library.model_names import Selection
     from llama_runner.store.artifacts import Store
-    from llama_runner.store.inventory import Artifact
+    from llama_runner.store.contents_of_root import Artifact
 
 ZSTD = ".zst"
 _LEVEL = 3

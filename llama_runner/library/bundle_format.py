@@ -16,9 +16,9 @@ from llama_runner.core.digest import Digest, is_file_digest, scheme_of, tree_dig
 from llama_runner.core.errors import SourceError
 from llama_runner.core.immutable_values import Value
 from llama_runner.core.step import Place
-from llama_runner.sources.hub import names
+from llama_runner.sources.hub import parse_model_name
 from llama_runner.sources.hub.file_names import UnsafeListing, check_names
-from llama_runner.sources.hub.names import BadName
+from llama_runner.sources.hub.parse_model_name import BadName
 from llama_runner.sources.hub.pins import PinRecord, pins_from_json, pins_to_json
 from llama_runner.store import layout
 from llama_runner.store.record_check import check_record
@@ -238,7 +238,7 @@ def _check_files(artifact: BundledArtifact) -> None:
 
 def _pins(value: Mapping[str, Any]) -> tuple[str, PinRecord]:
     repo = _text(value["repo"])
-    if names.parse(repo).repo != repo:
+    if parse_model_name.parse(repo).repo != repo:
         raise BadBundle(f"{repo!r} is no repository")
     known = pins_from_json(dict(value), repo)
     for commit, pin in known.pins.items():

@@ -16,8 +16,8 @@ from llama_runner.library.list_models import models_of
 from llama_runner.library.models_kept_by_name import kept_models
 from llama_runner.serving import server_registry
 from llama_runner.store import layout, process_locks, removal
+from llama_runner.store.contents_of_root import Inventory
 from llama_runner.store.errors import as_store_error
-from llama_runner.store.inventory import Inventory
 from llama_runner.store.record_summaries import SummaryCache
 from llama_runner.system.utc_time import utc_text
 

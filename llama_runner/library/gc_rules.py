@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from llama_runner.library.list_models import Model
     from llama_runner.library.models_kept_by_name import Kept
-    from llama_runner.store.inventory import Artifact, Entry, Inventory
+    from llama_runner.store.contents_of_root import Artifact, Entry, Inventory
 
 Kind = Literal[
     "revision", "intermediate", "build", "source", "unrecorded", "description", "work", "staging", "log", "stamp",

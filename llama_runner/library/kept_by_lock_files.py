@@ -10,14 +10,14 @@ from llama_runner.core.immutable_values import Value
 from llama_runner.request.lock_entry import build_form
 from llama_runner.request.lock_file import read_lock_file
 from llama_runner.store import layout
-from llama_runner.store.gc_file_lists import known_files
+from llama_runner.store.gc_files_in_use import known_files
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.core.events import Sink
     from llama_runner.library.list_models import Model
-    from llama_runner.store.inventory import Artifact
+    from llama_runner.store.contents_of_root import Artifact
 
 
 def unreadable_lock_error(path: Path, why: str) -> StoreError:

@@ -12,7 +12,7 @@ from llama_runner.system.utc_time import utc_text
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from llama_runner.store.inventory import Artifact, Directory, Inventory
+    from llama_runner.store.contents_of_root import Artifact, Directory, Inventory
 
 _OTHERS = {
     "projector": "projector",

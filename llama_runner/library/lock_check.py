@@ -14,7 +14,7 @@ from llama_runner.request.lock_entry import build_of, local_files
 from llama_runner.request.lock_file import LockedModel, not_locked_error
 from llama_runner.request.lock_models import kept_options
 from llama_runner.request.resolve_request import ProgramsRequest
-from llama_runner.store.inventory import Inventory
+from llama_runner.store.contents_of_root import Inventory
 from llama_runner.store.stored_file import recorded_digest, with_digest
 from llama_runner.system import hardware
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from llama_runner.request.lock_file import LockFile
     from llama_runner.request.plan_and_execute import Preparation
     from llama_runner.store.artifacts import Store
-    from llama_runner.store.inventory import Artifact
+    from llama_runner.store.contents_of_root import Artifact
 
 
 class CheckedModel(Value):

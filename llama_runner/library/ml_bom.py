@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid5
 
 from llama_runner.core.errors import ToolError
-from llama_runner.library.lineage import file_name
+from llama_runner.library.inputs_of_artifact import file_name
 from llama_runner.library.list_models import quantization_of, role_of
 from llama_runner.library.provenance import (
     builder_uri,
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from cyclonedx.model.component import Component
     from cyclonedx.model.license import DisjunctiveLicense
 
-    from llama_runner.library.lineage import Lineage
-    from llama_runner.store.inventory import Artifact
+    from llama_runner.library.inputs_of_artifact import Lineage
+    from llama_runner.store.contents_of_root import Artifact
 
 _ALGORITHMS = {"sha256": "SHA-256", "blake3": "BLAKE3"}
 """Names of hash algorithms in CycloneDX, by those of in-toto."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from llama_runner.library.list_models import Model
     from llama_runner.library.model_names import Selection
     from llama_runner.store.artifacts import Store
-    from llama_runner.store.inventory import Artifact, Inventory
+    from llama_runner.store.contents_of_root import Artifact, Inventory
 
 _VERBS = {
     "download": "downloaded from {source}",

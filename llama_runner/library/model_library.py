@@ -12,7 +12,7 @@ from llama_runner.library.list_models import models_of
 from llama_runner.library.model_names import Selection, select
 from llama_runner.request.check_method_arguments import public_method
 from llama_runner.store import layout
-from llama_runner.store.inventory import Inventory
+from llama_runner.store.contents_of_root import Inventory
 from llama_runner.store.local_sources import source_read_errors
 from llama_runner.store.record_summaries import SummaryCache
 from llama_runner.system.files import open_regular
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from llama_runner.library.bundle_export import Exported
     from llama_runner.library.bundle_import import Imported
     from llama_runner.library.file_import import ForeignModel, How, ImportedModel
-    from llama_runner.library.lineage import Lineage
+    from llama_runner.library.inputs_of_artifact import Lineage
     from llama_runner.library.list_models import Model
     from llama_runner.library.model_details import Details
     from llama_runner.library.remove_models import Removal
@@ -92,7 +92,7 @@ class Library:
 
     def lineage(self, name: str) -> tuple[Inventory, Lineage]:
         """Return one model file with what it was made from, and the inventory that this was read from."""
-        from llama_runner.library.lineage import lineage_of  # noqa: PLC0415 - not for a list
+        from llama_runner.library.inputs_of_artifact import lineage_of  # noqa: PLC0415 - not for a list
         from llama_runner.library.model_names import one_file  # noqa: PLC0415
 
         inventory = Inventory(self._store.root)
@@ -114,7 +114,7 @@ class Library:
             from llama_runner.library.provenance import statement_of  # noqa: PLC0415 - as above
 
             return statement_of(lineage)
-        from llama_runner.library.lineage import file_name  # noqa: PLC0415 - as above
+        from llama_runner.library.inputs_of_artifact import file_name  # noqa: PLC0415 - as above
         from llama_runner.library.ml_bom import ml_bom  # noqa: PLC0415 - as above
         from llama_runner.library.model_details import details_of  # noqa: PLC0415
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from llama_runner.library.list_models import Model
-    from llama_runner.store.inventory import Artifact
+    from llama_runner.store.contents_of_root import Artifact
 
 _SHOWN = 8
 

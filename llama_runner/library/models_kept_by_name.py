@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.immutable_values import Value
 from llama_runner.store import layout
 from llama_runner.store.errors import as_store_error
-from llama_runner.store.gc_lists import read_list, update_list
+from llama_runner.store.gc_keep_lists import read_list, update_list
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from llama_runner.core.digest import is_digest
 from llama_runner.core.machine_path_removal import without_paths
-from llama_runner.library.lineage import file_name
+from llama_runner.library.inputs_of_artifact import file_name
 from llama_runner.library.list_models import role_of
 from llama_runner.store.stored_file import recorded_digest
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from llama_runner.core.artifact_record import Record
-    from llama_runner.library.lineage import Lineage
-    from llama_runner.store.inventory import Artifact
+    from llama_runner.library.inputs_of_artifact import Lineage
+    from llama_runner.store.contents_of_root import Artifact
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"

@@ -14,8 +14,8 @@ from llama_runner.library.list_models import artifact_json, files_of, lies_in, m
 from llama_runner.library.model_names import select
 from llama_runner.library.models_kept_by_name import kept_models
 from llama_runner.store import removal
+from llama_runner.store.contents_of_root import Inventory
 from llama_runner.store.errors import as_store_error
-from llama_runner.store.inventory import Inventory
 from llama_runner.system.utc_time import utc_text
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from llama_runner.library.list_models import Model
     from llama_runner.library.model_names import Selection
     from llama_runner.store.artifacts import Store
-    from llama_runner.store.inventory import Artifact
+    from llama_runner.store.contents_of_root import Artifact
 
 
 class Removal(Value):

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from llama_runner.request.request_keywords import RunnerKeywords
     from llama_runner.sources.hub.endpoint_and_token import Access
     from llama_runner.store.artifacts import Store
-    from llama_runner.store.inventory import Artifact
+    from llama_runner.store.contents_of_root import Artifact
 
 _ORDER = ("fetch", "unpack", "download", "projector", "convert", "imatrix", "quantize")
 """Steps whose output others read come first."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from llama_runner.core.digest import Digest, Scheme
     from llama_runner.sources.hub.pins import Pin
     from llama_runner.store.artifacts import Store
-    from llama_runner.store.inventory import Artifact
+    from llama_runner.store.contents_of_root import Artifact
 
 _TICK_S = 0.1
 _WRITE_EVERY_S = 1.0

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from llama_runner.core.digest import Scheme
     from llama_runner.sources.hub.pins import Pin, RemoteFile
-    from llama_runner.store.inventory import Artifact
+    from llama_runner.store.contents_of_root import Artifact
 
 Kind = Literal["damaged", "missing", "unexpected", "unreadable", "published", "header", "record"]
 DOWNLOADS = ("download", "projector")

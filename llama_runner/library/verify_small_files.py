@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.store.artifacts import Store
-    from llama_runner.store.inventory import Artifact
+    from llama_runner.store.contents_of_root import Artifact
 
 
 def damaged_descriptions(store: Store, artifacts: Iterable[Artifact]) -> Iterator[Problem]:

@@ -13,8 +13,8 @@ from llama_runner.library.model_names import select
 from llama_runner.library.verify import Verification, Verifier
 from llama_runner.library.verify_rules import Problem
 from llama_runner.library.verify_small_files import damaged_descriptions, delete
+from llama_runner.store.contents_of_root import Inventory
 from llama_runner.store.errors import as_store_error
-from llama_runner.store.inventory import Inventory
 from llama_runner.system.hashing import has_blake3
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from llama_runner.core.events import Sink
     from llama_runner.store.artifacts import Store
-    from llama_runner.store.inventory import Artifact, Directory
+    from llama_runner.store.contents_of_root import Artifact, Directory
 
 
 def verify_store(

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from llama_runner.library.list_models import quantization_of, role_of
 from llama_runner.store import layout
-from llama_runner.store.inventory import Inventory
+from llama_runner.store.contents_of_root import Inventory
 from llama_runner.store.name_index import NamedModel, write_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from llama_runner.store.artifacts import Store
-    from llama_runner.store.inventory import Artifact
+    from llama_runner.store.contents_of_root import Artifact
 
 
 def update_names(store: Store) -> None:

@@ -94,7 +94,7 @@ def check_system_config(tell: Callable[[str], None]) -> None:
     options (``etc_config.check``).
     """
     if not IS_WINDOWS and os.path.exists(SYSTEM_CONFIG):  # noqa: PTH110 - faster
-        from llama_runner.llama_cpp.system_config_file import check  # noqa: PLC0415 - few machines have such a file
+        from llama_runner.llama_cpp.check_etc_config_ini import check  # noqa: PLC0415 - few machines have such a file
 
         if told := check(SYSTEM_CONFIG, os.environ):
             tell(told)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from llama_runner.recommend.estimate_memory import MemoryModel
-    from llama_runner.recommend.speed import Rates, Reads
+    from llama_runner.recommend.machine_speed import Rates, Reads
 
 STEP = 256
 """llama.cpp rounds a context up to a multiple of this."""

@@ -24,13 +24,13 @@ from llama_runner.recommend.choose_quantization import (
     row_of,
 )
 from llama_runner.recommend.estimate_memory import DEFAULT_TRAINED, memory_models
+from llama_runner.recommend.machine_speed import is_free, llama_bench, machine_rates, reads_of
 from llama_runner.recommend.model_headers import headers_of
 from llama_runner.recommend.model_speed import Measured, corrected, types_of
-from llama_runner.recommend.speed import is_free, llama_bench, machine_rates, reads_of
 from llama_runner.request.binaries_graph import programs_graph_of
 from llama_runner.request.plan_and_execute import Preparation
-from llama_runner.request.prepared_results import programs_of
 from llama_runner.request.resolve_request import Request
+from llama_runner.request.results_of_graph import programs_of
 from llama_runner.serving.llama_server.memory_by_fit_params import Room
 from llama_runner.sources.hub import file_names
 from llama_runner.sources.hub.source import HubGguf

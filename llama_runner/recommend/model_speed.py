@@ -1,7 +1,7 @@
 """The speed of one model before it is here: llama-bench runs its tensors with random numbers in them.
 
 A large model is measured with as many of its layers as fit ``LARGEST``, and the seconds grow with the bytes that are
-read for a token. What was measured corrects the estimate of ``speed.Rates``.
+read for a token. What was measured corrects the estimate of ``machine_speed.Rates``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from llama_runner.core.immutable_values import Value
-from llama_runner.recommend.speed import OF_THIS_MODEL, fingerprint, reads_of, seconds_of
+from llama_runner.recommend.machine_speed import OF_THIS_MODEL, fingerprint, reads_of, seconds_of
 from llama_runner.recommend.weightless_gguf import (
     VOCABULARY,
     fill_with_numbers,
@@ -22,15 +22,15 @@ from llama_runner.recommend.weightless_gguf import (
     write_without_vocabulary,
 )
 from llama_runner.sources.gguf_header import read_header
-from llama_runner.sources.sparse_gguf import Shape, bytes_of, number_value
+from llama_runner.sources.gguf_without_weights import Shape, bytes_of, number_value
 from llama_runner.system.files import open_regular, read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from llama_runner.recommend.machine_speed import Rates
     from llama_runner.recommend.model_headers import Headers
-    from llama_runner.recommend.speed import Rates
 
 LARGEST = 512 << 20
 """Bytes of a file that is measured: far more than the caches of a processor."""

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from llama_runner.request import binaries_graph
 from llama_runner.request.plan_and_execute import Preparation
-from llama_runner.request.prepared_results import programs_of
 from llama_runner.request.resolve_request import ProgramsRequest
+from llama_runner.request.results_of_graph import programs_of
 from llama_runner.serving.builds_in_use import open_builds
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, ClassVar
 from llama_runner.convert import model_card
 from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.core.events import Noticed
-from llama_runner.core.model_files import CARD, CARD_HEAD
-from llama_runner.fidelity.original import SMALL_FILES
+from llama_runner.core.files_of_model_directory import CARD, CARD_HEAD
+from llama_runner.fidelity.original_tokenizer import SMALL_FILES
 from llama_runner.fidelity.vocabulary_of_gguf import read_made, write_carrier
-from llama_runner.sources.hub.names import looks_like_hub_name, parse
+from llama_runner.sources.hub.parse_model_name import looks_like_hub_name, parse
 from llama_runner.sources.hub.source import HubGguf
 from llama_runner.sources.local import LocalGguf, PlainFile
 from llama_runner.store import layout

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import UsageError
 from llama_runner.core.option_definition import Option
-from llama_runner.request.artifact_options import ARTIFACTS
-from llama_runner.request.run_options import STORE
+from llama_runner.request.lifecycle_options import STORE
+from llama_runner.request.model_and_build_options import ARTIFACTS
 from llama_runner.serving.llama_server.option_definitions import SERVER
 
 if TYPE_CHECKING:

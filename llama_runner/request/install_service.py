@@ -13,8 +13,8 @@ from llama_runner.core.immutable_values import Value
 from llama_runner.core.printable_text import printable
 from llama_runner.core.url_redaction import redacted
 from llama_runner.request.check_method_arguments import public_method
+from llama_runner.request.request_as_command_line import run_arguments
 from llama_runner.request.request_keywords import checked
-from llama_runner.request.run_arguments import run_arguments
 from llama_runner.serving import systemd_and_launchd_units
 from llama_runner.store.errors import as_store_error
 from llama_runner.system.files import read_bounded

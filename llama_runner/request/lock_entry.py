@@ -6,8 +6,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.digest import Digest, is_digest
+from llama_runner.core.files_of_model_directory import native_converter_inputs
 from llama_runner.core.machine_path_removal import without_paths
-from llama_runner.core.model_files import native_converter_inputs
 from llama_runner.core.plan import Skip
 from llama_runner.core.step import Step, inputs, params
 from llama_runner.llama_cpp.backend_build_options import BACKENDS

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, cast
 from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.core.immutable_values import Value
 from llama_runner.core.machine_path_removal import PATH, without_paths
-from llama_runner.request.artifact_options import ARTIFACTS, BUILD, CONVERSION, HUB, MODEL, PROGRAMS, QUANTIZATION
 from llama_runner.request.lock_differences import UNKNOWN, differences
 from llama_runner.request.lock_entry import step_labels
 from llama_runner.request.lock_file import (
@@ -25,6 +24,15 @@ from llama_runner.request.lock_file import (
     read_lock_file,
 )
 from llama_runner.request.lock_names import lock_name, ref_of
+from llama_runner.request.model_and_build_options import (
+    ARTIFACTS,
+    BUILD,
+    CONVERSION,
+    HUB,
+    MODEL,
+    PROGRAMS,
+    QUANTIZATION,
+)
 from llama_runner.request.pipeline_graph import graph_of
 from llama_runner.request.request_keywords import checked
 from llama_runner.request.resolve_request import Request, with_demo
@@ -32,7 +40,7 @@ from llama_runner.sources.local import LocalGguf, LocalSafetensors
 from llama_runner.sources.resolve_source import open_source
 from llama_runner.store import layout
 from llama_runner.store.errors import NO_ROOM, as_store_error
-from llama_runner.store.gc_file_lists import remember_file
+from llama_runner.store.gc_files_in_use import remember_file
 from llama_runner.system import hardware
 from llama_runner.system.files import try_writing, write_atomically
 

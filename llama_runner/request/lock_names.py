@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llama_runner.request.lock_file import LockedModel
-    from llama_runner.sources.hub.names import HubName
+    from llama_runner.sources.hub.parse_model_name import HubName
 
     NamedSource = LocalSafetensors | LocalGguf | HubName
 

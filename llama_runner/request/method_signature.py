@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.request.artifact_options import ARTIFACTS
+from llama_runner.request.model_and_build_options import ARTIFACTS
 from llama_runner.request.request_keywords import RunnerKeywords
 
 if TYPE_CHECKING:

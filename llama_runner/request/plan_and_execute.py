@@ -17,12 +17,12 @@ from llama_runner.engine.errors import InputVanished
 from llama_runner.engine.observer import Observer
 from llama_runner.engine.plan_outcome import Outcome, skip_up_to_date
 from llama_runner.llama_cpp.find_installed_build import InstalledPrograms
-from llama_runner.request.fallback_to_portable import falls_back, forget_rejection_of
-from llama_runner.request.model_checks import raise_differences, with_checks
+from llama_runner.request.check_after_conversion import raise_differences, with_checks
+from llama_runner.request.fallback_to_portable_build import falls_back, forget_rejection_of
 from llama_runner.request.model_facts import check_writes
 from llama_runner.request.pipeline_graph import Pipeline
-from llama_runner.request.prepared_results import context_of, programs_of
 from llama_runner.request.request_keywords import snapshot_of
+from llama_runner.request.results_of_graph import context_of, programs_of
 from llama_runner.store.local_sources import LocalSources
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class Preparation:
         self, graph: Pipeline | Programs, places: Mapping[Any, Place], server: ServerOptions, *, remember: bool = True
     ) -> None:
         """Raise ``UsageError`` for an option that llama-server would refuse."""
-        from llama_runner.request.run_options import FLAGS  # noqa: PLC0415 - only with options
+        from llama_runner.request.lifecycle_options import FLAGS  # noqa: PLC0415 - only with options
         from llama_runner.serving.llama_server.flag_check import check_options  # noqa: PLC0415
 
         programs = programs_of(self._store, _programs(graph).node, places)

@@ -11,13 +11,13 @@ from llama_runner.core.step import topological_order
 from llama_runner.core.url_redaction import redacted
 from llama_runner.request.binaries_graph import Programs
 from llama_runner.request.download_notices import announce
-from llama_runner.request.fallback_to_portable import falls_back
+from llama_runner.request.fallback_to_portable_build import falls_back
 from llama_runner.request.fits_machine_check import check_size
 from llama_runner.request.offline_check import check_offline
 from llama_runner.request.pipeline_graph import Pipeline, graph_of
 from llama_runner.request.plan_and_execute import Preparation
-from llama_runner.request.prepared_results import context_of
 from llama_runner.request.request_keywords import snapshot_of
+from llama_runner.request.results_of_graph import context_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -11,8 +11,8 @@ from llama_runner.core.option_values import checked_value, texts, unexpected_key
 from llama_runner.core.plan import Snapshot
 from llama_runner.core.step import Step, topological_order
 from llama_runner.llama_cpp import cmake
-from llama_runner.request.artifact_options import ARTIFACTS
 from llama_runner.request.choose_binaries import AUTO, BinariesOptions
+from llama_runner.request.model_and_build_options import ARTIFACTS
 from llama_runner.sources.quantize_options import QuantizeOptions
 from llama_runner.store import layout
 

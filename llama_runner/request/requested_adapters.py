@@ -16,8 +16,8 @@ from llama_runner.convert.adapter_formats import (
 from llama_runner.convert.model_directory import ModelDirectory
 from llama_runner.core.errors import SourceError
 from llama_runner.core.immutable_values import Value
-from llama_runner.sources.adapter_option import AdapterOption, is_local, parse_adapters
 from llama_runner.sources.local import LocalGguf, LocalSafetensors, open_directory
+from llama_runner.sources.parse_lora_option import AdapterOption, is_local, parse_adapters
 from llama_runner.sources.resolve_source import open_gguf
 from llama_runner.store.layout import user_path
 from llama_runner.training.adapter_versions import adapter_directory
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.sources.hub.adapters import HubAdapter
-    from llama_runner.sources.hub.names import HubName
+    from llama_runner.sources.hub.parse_model_name import HubName
     from llama_runner.steps.download import Hub
 
 
@@ -67,9 +67,9 @@ def open_adapters(
 
 
 def _of_hub(option: AdapterOption, fetched: Callable[[HubName], tuple[HubAdapter, Hub]]) -> RequestedAdapter:
-    from llama_runner.sources.hub import names  # noqa: PLC0415 - not for what lies here
+    from llama_runner.sources.hub import parse_model_name  # noqa: PLC0415 - not for what lies here
 
-    source, hub = fetched(names.parse(option.where, endpoint=os.environ.get("HF_ENDPOINT")))
+    source, hub = fetched(parse_model_name.parse(option.where, endpoint=os.environ.get("HF_ENDPOINT")))
     settings = source.settings
     plain = bool(settings) and is_plain_lora(settings)
     return RequestedAdapter(option.name, option.scale, source, plain, _trained_for(settings), hub)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from llama_runner.sources.hub.adapters import HubAdapter
     from llama_runner.sources.hub.endpoint_and_token import Access
     from llama_runner.sources.hub.file_selection import FileCriteria
-    from llama_runner.sources.hub.names import HubName
+    from llama_runner.sources.hub.parse_model_name import HubName
     from llama_runner.sources.hub.pins import Pin, RemoteFile
     from llama_runner.sources.hub.resolver import Resolver
     from llama_runner.store.artifacts import Store
@@ -175,7 +175,7 @@ class Request(ProgramsRequest):
         if self._resolver is not None:
             self._resolver.record_names()
         if self._lock_file is not None:
-            from llama_runner.store.gc_file_lists import remember_file  # noqa: PLC0415 - only with --locked
+            from llama_runner.store.gc_files_in_use import remember_file  # noqa: PLC0415 - only with --locked
 
             remember_file(layout.lock_files(self._store.private), self._lock_file)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import UsageError
-from llama_runner.request.run_arguments import run_arguments
+from llama_runner.request.request_as_command_line import run_arguments
 from llama_runner.serving.errors import AmbiguousName
 from llama_runner.serving.server_matching import gives_same_answers
 from llama_runner.serving.server_names import matching
@@ -34,7 +34,7 @@ def nothing_runs_error() -> UsageError:
 
 def address_of(model: str | Path | None) -> str | None:
     """Return the model where it is the URL of a server."""
-    from llama_runner.sources.hub.names import is_other_address  # noqa: PLC0415 - not on the warm path
+    from llama_runner.sources.hub.parse_model_name import is_other_address  # noqa: PLC0415 - not on the warm path
 
     text = str(model or "")
     return text if "://" in text and is_other_address(text, os.environ.get("HF_ENDPOINT")) else None
@@ -59,7 +59,7 @@ def named_server(
         found = []
     else:
         found = matching(ready, str(model))
-        from llama_runner.sources.hub.names import looks_like_hub_name  # noqa: PLC0415 - not for a path
+        from llama_runner.sources.hub.parse_model_name import looks_like_hub_name  # noqa: PLC0415 - not for a path
 
         if "://" not in str(model) and looks_like_hub_name(str(model)):
             found = [about for about in found if for_hub_names and about["alias"] == str(model)]

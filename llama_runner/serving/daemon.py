@@ -32,7 +32,7 @@ from llama_runner.serving.server_registry import (
 )
 from llama_runner.system.platforms import signal_process, take_requests
 from llama_runner.system.processes import start
-from llama_runner.system.python_path import python_function
+from llama_runner.system.sys_path import python_function
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

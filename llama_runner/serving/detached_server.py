@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llama_runner.serving.check_before_launch import checked
 from llama_runner.serving.daemon import detach, restarts_as
 from llama_runner.serving.keys_and_certificates import key_for
-from llama_runner.serving.launch_check import checked
 from llama_runner.serving.running_server import RunningServer, ensure_ready
 from llama_runner.serving.server_log import new_name
 from llama_runner.store import layout

@@ -11,7 +11,7 @@ Four nets, from the quick to the patient:
   without a word, we were killed, and the shell kills the groups and what carries the marks. This needs no util-linux
   and works on every POSIX system.
 
-On Windows a job does all of that: see ``system.windows``.
+On Windows a job does all of that: see ``system.windows_jobs_and_events``.
 """
 
 from __future__ import annotations

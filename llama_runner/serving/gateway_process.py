@@ -17,12 +17,12 @@ from urllib.parse import urlsplit
 
 from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, ServerError, UsageError
 from llama_runner.llama_cpp.program_environment import absolute_variables
-from llama_runner.serving.server_entry import ServerEntry
+from llama_runner.serving.listed_server import ServerEntry
 from llama_runner.serving.server_registry import began, check_writable, lives, register, running
 from llama_runner.system.files import open_private_log, read_head
 from llama_runner.system.platforms import hang_up
 from llama_runner.system.processes import start
-from llama_runner.system.python_path import python_function
+from llama_runner.system.sys_path import python_function
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llama_runner.core.csv_option_values import format_row, is_well_formed, parse_row
 from llama_runner.core.errors import UsageError
-from llama_runner.core.llama_cpp_csv import format_row, is_well_formed, parse_row
 from llama_runner.serving.errors import BadCertificate, bad_key_error, bad_key_file_error
 from llama_runner.system.files import read_bounded
 

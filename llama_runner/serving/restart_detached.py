@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.artifact_record import TREE
 from llama_runner.serving import find_and_stop
+from llama_runner.serving.check_before_launch import checked
 from llama_runner.serving.daemon import spec_from_json
 from llama_runner.serving.detached_server import detached_server
 from llama_runner.serving.errors import cannot_restart_error, launch_not_kept_error
-from llama_runner.serving.launch_check import checked
 from llama_runner.serving.llama_server.flag_check import check_flags
 from llama_runner.serving.llama_server.launch_spec import needs_care
 from llama_runner.serving.llama_server.memory_check import files_of, private_bytes

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from llama_runner.serving.end_with_parent import Watcher
     from llama_runner.serving.llama_server.launch_spec import ServerSpec
-    from llama_runner.serving.spare_process import SpareProcess
+    from llama_runner.serving.prestarted_process import SpareProcess
 
 __all__ = ["GRACE_S", "Server", "State"]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from llama_runner.core.errors import ServerError
+from llama_runner.serving.listed_server import ServerEntry
 from llama_runner.serving.llama_server.launch_spec import first_key_in
-from llama_runner.serving.server_entry import ServerEntry
 from llama_runner.serving.server_registry import failed, running
 from llama_runner.system.gpu_memory import gpu_memory_of
 from llama_runner.system.platforms import seconds_since

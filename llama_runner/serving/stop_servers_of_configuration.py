@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from llama_runner.core.errors import UsageError
 from llama_runner.serving import find_and_stop, server_registry
 from llama_runner.serving.errors import NoSuchServer
-from llama_runner.serving.server_entry import ServerEntry
+from llama_runner.serving.listed_server import ServerEntry
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ from llama_runner.sessions.history import SESSION, History, chain, newest_turn, 
 from llama_runner.sessions.session_name import LONGEST_ID, SessionName
 from llama_runner.sessions.state_store import Entry, StateStore
 from llama_runner.store import layout
-from llama_runner.store.gc_file_lists import known_files
+from llama_runner.store.gc_files_in_use import known_files
 from llama_runner.system.files import read_bounded, read_head
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from llama_runner.core.artifact_record import STATE_FILE
 from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import SourceError
-from llama_runner.core.model_files import READ_BY_CONVERSION, is_read_by_native_converter
+from llama_runner.core.files_of_model_directory import READ_BY_CONVERSION, is_read_by_native_converter
 from llama_runner.store.layout import GGUF, safe_name, user_path
 from llama_runner.store.local_sources import (
     LocalSource,

@@ -15,7 +15,7 @@ from llama_runner.store.layout import user_path
 from llama_runner.store.local_sources import missing_source_error, printable_file_name, unreadable_source_error
 
 if TYPE_CHECKING:
-    from llama_runner.sources.hub.names import HubName
+    from llama_runner.sources.hub.parse_model_name import HubName
     from llama_runner.store.artifacts import Store
 
 
@@ -167,11 +167,11 @@ def check_not_adapter(source: object) -> None:
 
 def _hub_name(text: str, *, bare: bool = False) -> HubName:
     """Parse a name on the Hub; a ``bare`` one (without an option or a scheme) needs an organisation."""
-    from llama_runner.sources.hub import names  # noqa: PLC0415 - not for what lies here
+    from llama_runner.sources.hub import parse_model_name  # noqa: PLC0415 - not for what lies here
 
-    if bare and not names.looks_like_hub_name(text):
+    if bare and not parse_model_name.looks_like_hub_name(text):
         raise NotAModel(text)
-    return names.parse(text, endpoint=os.environ.get("HF_ENDPOINT"))
+    return parse_model_name.parse(text, endpoint=os.environ.get("HF_ENDPOINT"))
 
 
 def open_gguf(path: Path) -> LocalGguf:

@@ -80,7 +80,7 @@ class Check(Step):
 
     def _compared(self, workspace: Workspace) -> Report:
         from llama_runner.fidelity.compare_tokens_and_template import compare  # noqa: PLC0415 - not on the warm path
-        from llama_runner.fidelity.original import read_original  # noqa: PLC0415
+        from llama_runner.fidelity.original_tokenizer import read_original  # noqa: PLC0415
         from llama_runner.fidelity.report import Report  # noqa: PLC0415
         from llama_runner.fidelity.vocabulary_of_gguf import read_made  # noqa: PLC0415
         from llama_runner.steps.link_installed_programs import program_path  # noqa: PLC0415

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from llama_runner.core.digest import Digest, short_hash
 from llama_runner.core.errors import LlamaRunnerError, SourceError, StepError
+from llama_runner.core.files_of_model_directory import is_read_by_native_converter, native_converter_inputs
 from llama_runner.core.immutable_values import Value
-from llama_runner.core.model_files import is_read_by_native_converter, native_converter_inputs
 from llama_runner.core.short_sha256 import sha256
 from llama_runner.core.source import Source
 from llama_runner.store import layout

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.digest import Digest, tree_digest
-from llama_runner.core.model_files import (
+from llama_runner.core.files_of_model_directory import (
     CARD,
     CARD_HEAD,
     INDEX,

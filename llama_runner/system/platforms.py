@@ -26,6 +26,8 @@ IS_WINDOWS: bool = sys.platform == "win32"
 IS_MACOS: bool = sys.platform == "darwin"
 HAS_PROC: bool = sys.platform == "linux" and os.path.isdir("/proc/self")  # noqa: PTH112 - faster
 """Whether the kernel tells about processes below ``/proc``. On Windows that would be a directory of any drive."""
+HOME = "USERPROFILE" if sys.platform == "win32" else "HOME"
+"""The variable with the directory of the user. A ``HOME`` on Windows is of a shell such as Git's."""
 EXE = ".exe" if sys.platform == "win32" else ""
 """How the name of a program's file ends."""
 PYTHON_OF_ENVIRONMENT = "Scripts/python.exe" if sys.platform == "win32" else "bin/python"
@@ -55,9 +57,9 @@ def signal_process(pid: int, number: int, *, group: bool = False) -> None:
     On Windows, SIGTERM is a request to those of our processes that take requests; all else ends a process at once.
     """
     if sys.platform == "win32":
-        from llama_runner.system import windows  # noqa: PLC0415 - only there
+        from llama_runner.system import windows_jobs_and_events  # noqa: PLC0415 - only there
 
-        if number != signal.SIGTERM or not windows.request_end(pid):
+        if number != signal.SIGTERM or not windows_jobs_and_events.request_end(pid):
             os.kill(pid, number)
     elif group:
         os.killpg(pid, number)
@@ -68,9 +70,9 @@ def signal_process(pid: int, number: int, *, group: bool = False) -> None:
 def hang_up(pid: int) -> None:
     """Let one of our processes reload its configuration, or restart its server: SIGHUP. Raises ``OSError``."""
     if sys.platform == "win32":
-        from llama_runner.system import windows  # noqa: PLC0415 - only there
+        from llama_runner.system import windows_jobs_and_events  # noqa: PLC0415 - only there
 
-        if not windows.request_hang_up(pid):
+        if not windows_jobs_and_events.request_hang_up(pid):
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
     else:
         os.kill(pid, signal.SIGHUP)
@@ -82,9 +84,9 @@ def take_requests(hang_up: Callable[[], object]) -> None:
     Elsewhere the function is a handler of SIGHUP.
     """
     if sys.platform == "win32":
-        from llama_runner.system import windows  # noqa: PLC0415 - only there
+        from llama_runner.system import windows_jobs_and_events  # noqa: PLC0415 - only there
 
-        windows.take_requests(os.getpid(), hang_up)
+        windows_jobs_and_events.take_requests(os.getpid(), hang_up)
     else:
         signal.signal(signal.SIGHUP, lambda *_: hang_up())
 
@@ -111,10 +113,10 @@ def group_options(*, own: bool) -> dict[str, Any]:
 def bind(child: subprocess.Popen[bytes]) -> None:
     """Let a child, and what it starts, end with this process or with the last reference to it. Only on Windows."""
     if sys.platform == "win32":
-        from llama_runner.system import windows  # noqa: PLC0415 - only there
+        from llama_runner.system import windows_jobs_and_events  # noqa: PLC0415 - only there
 
         try:
-            vars(child)["job"] = windows.Job(child)
+            vars(child)["job"] = windows_jobs_and_events.Job(child)
         except OSError:
             child.kill()
             raise
@@ -170,6 +172,18 @@ def set_owner(path: Path, like: os.stat_result) -> None:
     """Give a file the owner of another one. Raises ``OSError``."""
     if sys.platform != "win32":
         os.chown(path, like.st_uid, like.st_gid)
+
+
+def change_time_ns(file: int | str | Path, status: os.stat_result) -> int:
+    """Return when the bytes or attributes of a file changed, which no program can set. Raises ``OSError``.
+
+    The file is a path or a descriptor. Its ``status`` has this time on POSIX; on Windows, when the file was made.
+    """
+    if sys.platform == "win32":
+        from llama_runner.system import windows_jobs_and_events  # noqa: PLC0415 - only there
+
+        return windows_jobs_and_events.change_time_ns(file) or status.st_ctime_ns
+    return status.st_ctime_ns
 
 
 def rename_over(path: Path, target: Path) -> None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.core.immutable_values import Value, field
-from llama_runner.sources.adapter_option import FILES as PEFT_FILES
-from llama_runner.sources.adapter_option import NAME, VERSIONS, is_adapter_name
+from llama_runner.sources.parse_lora_option import FILES as PEFT_FILES
+from llama_runner.sources.parse_lora_option import NAME, VERSIONS, is_adapter_name
 from llama_runner.store import layout, process_locks
 from llama_runner.store.errors import as_store_error
 from llama_runner.store.layout import ADAPTERS, safe_name

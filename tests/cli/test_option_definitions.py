@@ -12,9 +12,9 @@ import pytest
 
 from llama_runner.cli.help import SECTIONS
 from llama_runner.cli.main import cli
-from llama_runner.request.artifact_options import ARTIFACTS
+from llama_runner.request.lifecycle_options import OPTIONS
+from llama_runner.request.model_and_build_options import ARTIFACTS
 from llama_runner.request.request_keywords import RunnerKeywords
-from llama_runner.request.run_options import OPTIONS
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
 from llama_runner.serving.llama_server.option_definitions import SERVER
 from tests.conftest import REPOSITORY, Command

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from llama_runner.cli import text_output
-from llama_runner.cli.escaped_output import PrintableBytes, PrintableStream
+from llama_runner.cli.escape_control_characters import PrintableBytes, PrintableStream
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.core.events import Chosen, Event, StepProgress, Warned
 from tests.conftest import MODULE, Command, Result
@@ -128,7 +128,7 @@ def test_11_11_the_command_line_prints_through_its_streams() -> None:
     """Other ways to a terminal would go around them."""
     package = Path(text_output.__file__).parent
     wrong = []
-    for path in {*package.glob("*.py")} - {package / "escaped_output.py"}:
+    for path in {*package.glob("*.py")} - {package / "escape_control_characters.py"}:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             around = isinstance(node, ast.Attribute) and (
                 node.attr in ("__stdout__", "__stderr__")

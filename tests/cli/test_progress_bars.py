@@ -56,7 +56,7 @@ def test_a_narrow_terminal_has_narrow_bars(session: Callable[..., Session], root
 PRINTER = """
 import os, sys
 from llama_runner.cli import main, text_output
-from llama_runner.cli.escaped_output import printable_streams
+from llama_runner.cli.escape_control_characters import printable_streams
 from llama_runner.core.errors import StepError
 from llama_runner.core.events import StepFinished, StepProgress, StepStarted, Warned
 with printable_streams():

@@ -15,7 +15,7 @@ from llama_runner.config.export_file import FORMATS, export_config
 from llama_runner.config.export_models import Exported
 from llama_runner.config.import_file import import_text
 from llama_runner.config.import_ini import canonical_name
-from llama_runner.config.import_paths import with_variables
+from llama_runner.config.paths_of_imported_file import with_variables
 from llama_runner.config.read_config_file import can_be_name
 from llama_runner.core.errors import UsageError
 from tests.config.exports import config_with, specs_of

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from llama_runner.config.presets import LEAST_PER_SLOT, PRESETS, MachineFacts, for_machine, kv_bytes
-from llama_runner.request.run_options import OPTIONS
+from llama_runner.request.lifecycle_options import OPTIONS
 
 GIB = 1 << 30
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner.config.import_paths import with_variables
-from llama_runner.config.shell_commands import Script
+from llama_runner.config.parse_shell_script import Script
+from llama_runner.config.paths_of_imported_file import with_variables
 from llama_runner.config.split_command_line import CommandError, UnclosedQuote
 from tests.config.imports import of_text
 

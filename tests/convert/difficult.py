@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from llama_runner.convert.vocab.wordpiece_hash import SAMPLE
+from llama_runner.convert.vocab.pre_tokenizer_of_wordpiece import SAMPLE
 from tests.convert.checkpoints import DATA
 
 TEXTS: dict[str, str] = {

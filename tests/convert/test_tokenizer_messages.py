@@ -17,7 +17,7 @@ from llama_runner.convert.official_script import check_own_code
 from llama_runner.convert.vocab import unigram
 from llama_runner.core.converter_choice import ConverterChoice
 from llama_runner.core.errors import ExitCode, SourceError
-from llama_runner.core.model_files import CODE, READ_BY_SCRIPT
+from llama_runner.core.files_of_model_directory import CODE, READ_BY_SCRIPT
 from tests.conftest import Command
 from tests.convert.checkpoints import DATA, copy_tokenizer, edit_json, llama, write_json
 from tests.convert.families import gemma, phi

@@ -10,9 +10,9 @@ import pytest
 from llama_runner.convert.errors import NoSuchPreTokenizer, UnknownPreTokenizer
 from llama_runner.convert.model_config import Config
 from llama_runner.convert.model_directory import ModelDirectory
-from llama_runner.convert.vocab import bpe, bpe_hash, pretokenizer_names
+from llama_runner.convert.vocab import bpe, pre_tokenizer_of_bpe, pretokenizer_names
+from llama_runner.convert.vocab.pre_tokenizer_of_wordpiece import SAMPLE
 from llama_runner.convert.vocab.tokenizer import Tokenizer
-from llama_runner.convert.vocab.wordpiece_hash import SAMPLE
 from tests.convert import tiny_tokenizers
 from tests.convert.checkpoints import edit_json
 from tests.convert.pretokenizers import BYTES, GPT2, STRUCTURES, Structure, split
@@ -29,7 +29,7 @@ def load(directory: Path) -> Tokenizer:
 def test_the_sample_is_encoded_as_the_library_does(name: str, tmp_path: Path) -> None:
     tiny_tokenizers.write(tmp_path, STRUCTURES[name], [SAMPLE])
     library = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-    assert bpe_hash.encode(load(tmp_path), SAMPLE) == library.encode(SAMPLE).ids
+    assert pre_tokenizer_of_bpe.encode(load(tmp_path), SAMPLE) == library.encode(SAMPLE).ids
 
 
 def official_name(directory: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> str:
@@ -66,10 +66,10 @@ def test_classes_that_frame_texts_themselves_do_so_here(tmp_path: Path) -> None:
     """DeepSeek's tokenizers are byte-level and of Llama's class, which puts BOS first, whatever tokenizer.json says."""
     tiny_tokenizers.write(tmp_path, STRUCTURES["deepseek-v3"], [SAMPLE])
     edit_json(tmp_path / "tokenizer_config.json", tokenizer_class="LlamaTokenizerFast", bos_token="!", eos_token="?")
-    numbers = bpe_hash.encode(load(tmp_path), "abc")
+    numbers = pre_tokenizer_of_bpe.encode(load(tmp_path), "abc")
     assert (numbers[0], numbers[-1] != load(tmp_path).base["?"]) == (load(tmp_path).base["!"], True)
     edit_json(tmp_path / "tokenizer_config.json", add_bos_token=False, add_eos_token=True)
-    framed = bpe_hash.encode(load(tmp_path), "abc")
+    framed = pre_tokenizer_of_bpe.encode(load(tmp_path), "abc")
     assert framed == [*numbers[1:], load(tmp_path).base["?"]]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from llama_runner import Runner, ServerOptions
 from llama_runner.client.errors import KeyRefused
-from llama_runner.core.llama_cpp_csv import parse_row
+from llama_runner.core.csv_option_values import parse_row
 from llama_runner.serving.llama_server.readiness import Asked
 from llama_runner.serving.server_process import Server
 from tests.conftest import Command

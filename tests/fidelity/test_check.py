@@ -18,7 +18,7 @@ from llama_runner.core.events import Noticed, StepStarted
 from llama_runner.demo import MODEL_DIRECTORY
 from llama_runner.fidelity.compare_tokens_and_template import DRIVER
 from llama_runner.fidelity.difficult_lines import lines_for
-from llama_runner.fidelity.original import read_original
+from llama_runner.fidelity.original_tokenizer import read_original
 from tests.conftest import Command, says
 from tests.convert.checkpoints import edit_json
 from tests.convert.official import cases_of

@@ -24,6 +24,7 @@ from llama_runner.gateway.configuration import catalogue_from
 from llama_runner.gateway.gateway import Gateway
 from tests.gateway.conftest import TIGHT, TWO, Running, Start, own_root
 from tests.gateway.streams import Stream
+from tests.serving.play import lives
 
 SLOW = '[defaults]\nthreads = 1\n[models.one]\ndemo = true\nbinaries = "{programs}"\n[models.two]\ndemo = true\n'
 
@@ -54,9 +55,9 @@ def test_a_request_right_after_the_death_of_a_process_waits_for_the_next_process
     running = gateway(TWO)
     for _ in range(3):
         running.chat("one")
-        process = psutil.Process(running.running()["one"]["pid"])
-        process.kill()
-        running.wait_for(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)  # noqa: B023
+        pid = running.running()["one"]["pid"]
+        os.kill(pid, signal.SIGKILL)
+        running.wait_for(lambda: not lives(pid))  # noqa: B023
         assert [running.chat("one")[0] for _ in range(3)] == [200] * 3
     assert running.metric("crashes_total") == 3
 
@@ -226,9 +227,9 @@ def test_a_process_that_ignores_sigterm_is_killed_and_the_model_loads_again(
     fake = json.dumps({"ignore_term": True, "sentence": "b"})
     running = gateway(SLOW.format(programs=fake_programs), GGML_FAKE=fake)
     assert running.chat("one")[0] == 200
-    process = psutil.Process(running.running()["one"]["pid"])
+    pid = running.running()["one"]["pid"]
     assert running.post("/models/one/unload", {})[1]["unloaded"]
-    assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    assert not lives(pid)
     assert running.chat("one")[0] == running.chat("two")[0] == 200
 
 

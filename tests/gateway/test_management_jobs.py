@@ -21,10 +21,10 @@ from llama_runner.gateway.gateway import Gateway
 from llama_runner.gateway.http_application import Application, Settings
 from llama_runner.gateway.jobs import JobRuns, Jobs, TooManyJobs, UnknownJob, Work
 from llama_runner.gateway.management import route_handlers
-from llama_runner.gateway.management.manager import Manager
-from llama_runner.gateway.management.operation import Call, Operation
+from llama_runner.gateway.management.openapi_operation import Call, Operation
+from llama_runner.gateway.management.shared_by_handlers import Manager
 from llama_runner.gateway.served_models import Catalogue
-from llama_runner.gateway.worker_process import Question, Workers
+from llama_runner.gateway.start_runner_call_worker import Question, Workers
 from tests.fakehub.hub import Hub
 from tests.gateway.conftest import Running
 from tests.gateway.management_client import Api, Json

@@ -116,7 +116,9 @@ def test_other_paths_below_the_page_are_not_found(page: Running, path: str) -> N
 
 def test_all_files_together_are_at_most_200_kb_and_name_no_other_host() -> None:
     files = [path for path in STATIC.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) <= 200_000
+    size = sum(path.stat().st_size for path in files)
+    assert size <= 200_000
+    assert f"they have {size / 1000:.0f} kB" in (REPOSITORY / "docs" / "page.md").read_text(encoding="utf-8")
     for path in files:
         text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
         assert not re.search(r"(https?:)?//[a-z0-9-]+\.[a-z]{2,}", text), path.name

@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 
 from llama_runner import Runner
-from llama_runner.gateway.sessions.process_sessions import ProcessSessions, Saving
+from llama_runner.gateway.sessions.append_mode import Histories
+from llama_runner.gateway.sessions.save_and_restore_sessions import ProcessSessions, Saving
 from llama_runner.gateway.sessions.session_use import Conversation, SessionUse
 from llama_runner.gateway.sessions.slot_directory import make_spool, new_name
 from llama_runner.gateway.sessions.slot_requests import SlotRequests, within
-from llama_runner.gateway.sessions.stateful_mode import Histories
 from llama_runner.gateway.upstream_client import UpstreamClient
 from llama_runner.sessions.session_name import SessionName
-from llama_runner.sessions.state_key import StateParts, state_key
+from llama_runner.sessions.state_compatibility_key import StateParts, state_key
 from llama_runner.sessions.state_store import StateStore
 from tests.e2e.lora import write_adapter
 from tests.gateway.conftest import Running, Start

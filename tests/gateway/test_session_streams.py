@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from llama_runner.gateway.anthropic_messages import MessageStream
-from llama_runner.gateway.sessions.session_request import SessionTurn
-from llama_runner.gateway.sessions.stateful_mode import StoredTurn
+from llama_runner.gateway.sessions.append_mode import StoredTurn
+from llama_runner.gateway.sessions.session_turn import SessionTurn
 from llama_runner.sessions.history import History
 from llama_runner.sessions.session_name import SessionName
 

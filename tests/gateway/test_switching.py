@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -21,12 +22,20 @@ def spare_process(running: Running) -> psutil.Process | None:
     return None
 
 
+def server_of(running: Running, model: str) -> psutil.Process | None:
+    """Return the llama-server that has the name of a model, also one that has not loaded it yet."""
+    for child in running.children():
+        with suppress(psutil.NoSuchProcess):
+            if f"--alias {model} " in " ".join(child.cmdline()) and child.name() == "llama-server":
+                return child
+    return None
+
+
 def waiting_server(running: Running) -> psutil.Process | None:
     """Return the process of the model ``two`` where it has begun while another one is stopped."""
     states = {name: model["state"] for name, model in running.running().items()}
     assert states.get("two") != "loading", running.running()
-    found = [child for child in running.children() if "--alias two " in " ".join(child.cmdline())]
-    return found[0] if found and found[0].name() == "llama-server" else None
+    return server_of(running, "two")
 
 
 def test_a_model_that_another_one_is_stopped_for_is_the_process_that_waited(gateway: Start) -> None:
@@ -37,6 +46,25 @@ def test_a_model_that_another_one_is_stopped_for_is_the_process_that_waited(gate
     assert running.running()["two"]["pid"] == spare.pid
     assert running.wait_for(lambda: spare_process(running)).pid != spare.pid, "another one waits"
     assert running.chat("one")[0] == 200
+
+
+def test_the_model_that_was_stopped_last_has_a_process_that_waits_for_some_seconds(gateway: Start) -> None:
+    running = gateway(TIGHT + TWO)
+    for model in ("one", "two"):
+        assert running.chat(model)[0] == 200
+    was_taken = False
+    for stopped, loaded in [("one", "two"), ("two", "one")] * 3:  # on a busy machine the seconds may be over
+        waiting = running.wait_for(lambda: server_of(running, stopped))  # noqa: B023
+        assert not [file for file in waiting.memory_maps() if file.path.endswith(".gguf")]
+        assert set(running.running()) == {loaded}
+        assert running.chat(stopped)[0] == 200
+        if was_taken := running.running()[stopped]["pid"] == waiting.pid:
+            break
+    assert was_taken
+    waiting = running.wait_for(lambda: server_of(running, loaded))
+    psutil.wait_procs([waiting], timeout=30)
+    assert not waiting.is_running(), "nobody asked for it"
+    running.wait_for(lambda: spare_process(running))
 
 
 def test_a_switch_needs_no_process_that_waits(gateway: Start) -> None:

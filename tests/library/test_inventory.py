@@ -13,7 +13,7 @@ from llama_runner import Runner
 from llama_runner.core.artifact_record import STATE_FILE
 from llama_runner.core.step import Place
 from llama_runner.library.list_models import models_of
-from llama_runner.store.inventory import Inventory
+from llama_runner.store.contents_of_root import Inventory
 from tests.library.stored import hub_model, lay
 
 

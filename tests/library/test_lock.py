@@ -24,7 +24,7 @@ from llama_runner.request.lock_entry import build_form
 from llama_runner.request.lock_file import NAME, read_lock_file
 from llama_runner.request.lock_models import KEPT
 from llama_runner.store.digest_cache import payload_stamp
-from llama_runner.store.gc_file_lists import known_files
+from llama_runner.store.gc_files_in_use import known_files
 from tests.conftest import MODULE, Command, says
 from tests.fakehub.hub import Hub
 from tests.fakehub.models import write_gguf

@@ -16,8 +16,8 @@ from llama_runner import Runner
 from llama_runner.core.artifact_record import STATE_FILE, Record, format_state, parse_state
 from llama_runner.core.digest import Digest, Key
 from llama_runner.core.errors import StoreError
-from llama_runner.store import inventory, layout, record_summaries
-from llama_runner.store.inventory import Inventory
+from llama_runner.store import contents_of_root, layout, record_summaries
+from llama_runner.store.contents_of_root import Inventory
 from llama_runner.store.record_summaries import FEWEST, SummaryCache, summary_of
 
 LONG_AGO = 1_700_000_000
@@ -82,7 +82,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         found.append(next(iter(parse_state(text).records.values())).source["ref"])
         return parse_state(text)
 
-    monkeypatch.setattr(inventory, "parse_state", parse)
+    monkeypatch.setattr(contents_of_root, "parse_state", parse)
     return found
 
 

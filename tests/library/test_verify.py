@@ -25,7 +25,7 @@ from llama_runner.demo import MODEL_DIRECTORY
 from llama_runner.library.verify import Verifier
 from llama_runner.library.verify_log import VerifyLog
 from llama_runner.store import layout
-from llama_runner.store.inventory import Inventory
+from llama_runner.store.contents_of_root import Inventory
 from tests.cli.terminal import Session
 from tests.conftest import MODULE, Command, says
 from tests.fakehub.hub import Hub

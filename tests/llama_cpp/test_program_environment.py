@@ -9,8 +9,8 @@ import pytest
 
 from llama_runner.core.errors import ExitCode, ServerError
 from llama_runner.llama_cpp.capabilities import Capabilities, probe
+from llama_runner.llama_cpp.check_etc_config_ini import ACCEPT_VARIABLE, check
 from llama_runner.llama_cpp.program_environment import PATH_VARIABLES, program_environment, step_environment
-from llama_runner.llama_cpp.system_config_file import ACCEPT_VARIABLE, check
 
 NOWHERE = {"XDG_CONFIG_HOME": os.devnull}
 

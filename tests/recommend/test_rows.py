@@ -12,7 +12,7 @@ from hypothesis import strategies as some
 
 from llama_runner.recommend.choose_quantization import Candidate, Machine, Row, choose, row_of
 from llama_runner.recommend.estimate_memory import MemoryModel, kv_bytes_of
-from llama_runner.recommend.speed import Rates, Reads, reads_of
+from llama_runner.recommend.machine_speed import Rates, Reads, reads_of
 from llama_runner.recommend.weightless_gguf import VOCABULARY, write_skeleton
 from llama_runner.serving.llama_server.memory_by_fit_params import Need, Room
 from llama_runner.sources.gguf_header import GgufHeader, TensorEntry, read_header

@@ -14,9 +14,7 @@ import numpy as np
 import pytest
 
 from llama_runner.recommend import model_speed
-from llama_runner.recommend.model_headers import Headers
-from llama_runner.recommend.model_speed import Measured, corrected, types_of
-from llama_runner.recommend.speed import (
+from llama_runner.recommend.machine_speed import (
     COPY_RANGE,
     MEASURED_RANGE,
     MODEL_RANGE,
@@ -26,9 +24,11 @@ from llama_runner.recommend.speed import (
     machine_rates,
     reads_of,
 )
+from llama_runner.recommend.model_headers import Headers
+from llama_runner.recommend.model_speed import Measured, corrected, types_of
 from llama_runner.recommend.weightless_gguf import fill_with_numbers, write_without_vocabulary
+from llama_runner.sources.gguf_without_weights import Shape, text_value
 from llama_runner.sources.resolve_source import open_gguf
-from llama_runner.sources.sparse_gguf import Shape, text_value
 from tests.random_models import random_model
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import IO
 
-    from llama_runner.serving.spare_process import SpareProcess
+    from llama_runner.serving.prestarted_process import SpareProcess
 
 PROGRAM = Path(__file__).with_name("fake_llama_server.py")
 PATIENCE_S = 60.0

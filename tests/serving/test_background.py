@@ -17,9 +17,9 @@ import psutil
 import pytest
 
 from llama_runner.client.errors import KeyRefused
+from llama_runner.core.csv_option_values import parse_row
 from llama_runner.core.errors import ExitCode, Interrupted, ServerError, StoreError, UsageError
 from llama_runner.core.events import Event, LockWaiting
-from llama_runner.core.llama_cpp_csv import parse_row
 from llama_runner.serving import find_and_stop
 from llama_runner.serving.daemon import detach, spec_from_json, spec_to_json
 from llama_runner.serving.errors import AmbiguousName, NoSuchServer, PortTaken

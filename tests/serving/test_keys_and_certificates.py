@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from llama_runner.client.errors import KeyRefused
+from llama_runner.core.csv_option_values import format_row, parse_row
 from llama_runner.core.errors import ExitCode, ServerError, UsageError
-from llama_runner.core.llama_cpp_csv import format_row, parse_row
 from llama_runner.serving.check_access_options import check_access
 from llama_runner.serving.errors import BadCertificate
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, first_key_in

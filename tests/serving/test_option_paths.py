@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner.core.llama_cpp_csv import parse_row
+from llama_runner.core.csv_option_values import parse_row
 from llama_runner.llama_cpp.capabilities import probe
+from llama_runner.serving.llama_server.absolute_option_paths import absolute_options, takes_path
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, spec_of
-from llama_runner.serving.llama_server.option_paths import absolute_options, takes_path
 
 
 @pytest.fixture

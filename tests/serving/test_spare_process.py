@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from llama_runner.serving.end_with_parent import Watcher
-from llama_runner.serving.spare_process import SpareProcess, SpareProcesses
+from llama_runner.serving.prestarted_process import Likely, SpareProcess, SpareProcesses
 from llama_runner.system.processes import parent_death_prefix
 from tests.serving.play import PATIENCE_S, Stage, lives, until, wait_gone
 
@@ -37,6 +37,18 @@ def spare() -> Iterator[SpareProcess]:
     made = SpareProcess(ENVIRONMENT)
     yield made
     made.end()
+
+
+def server(name: str) -> Likely:
+    return Likely(name, argv(name), ENVIRONMENT)
+
+
+def begun(spares: SpareProcesses, name: str) -> SpareProcess:
+    """Wait for a process, let it begin, and return it."""
+    until(lambda: spares._spare is not None, "a process")
+    spares.begin(server(name))
+    assert spares._spare is not None
+    return spares._spare
 
 
 def read_line(child: subprocess.Popen[bytes]) -> object:
@@ -124,40 +136,50 @@ def test_one_process_is_ready_and_none_after_the_end() -> None:
     until(lambda: spares._spare is not None, "a process")
     taken = spares.take()
     spares.make(ENVIRONMENT)
-    until(lambda: spares.begin("x", argv("x"), ENVIRONMENT) is not None, "another")
-    begun = spares._spare
+    another = begun(spares, "x")
     spares.close()
     spares.make(ENVIRONMENT)
     assert spares.take() is None
-    assert begun is not None
-    assert not lives(begun._child.pid)
+    assert not lives(another._child.pid)
     assert taken is not None
     assert lives(taken._child.pid), "one that was taken is its owner's"
     taken.end()
 
 
-def test_a_process_that_nobody_takes_is_dropped_and_another_one_stays() -> None:
+def test_a_process_that_has_begun_and_nobody_takes_is_dropped_and_another_one_stays() -> None:
     spares = SpareProcesses()
     spares.make(ENVIRONMENT)
-    until(lambda: spares.begin("x", argv("x"), ENVIRONMENT) is not None, "a process")
-    first = spares._spare
-    assert first is not None
-    spares.drop(first)
+    first = begun(spares, "x")
+    spares.drop()
     assert not lives(first._child.pid)
     spares.make(ENVIRONMENT)
     until(lambda: spares._spare is not None, "another")
-    spares.drop(first)
+    spares.drop()
     second = spares.take("x")
     assert second is not None
     assert second.take(argv("x"), ENVIRONMENT) is not None, "it had not begun to be anything"
     end(second._child)
 
 
+def test_a_process_begins_at_once_to_be_the_server_that_is_likely() -> None:
+    spares = SpareProcesses()
+    spares.make(ENVIRONMENT, server("x"))
+    until(lambda: spares._spare is not None, "a process")
+    spare = spares.take("x")
+    assert spare is not None
+    assert spare._child.stdin is not None
+    assert spare._child.stdin.closed, "it goes on"
+    child = spare.take(argv("x"), ENVIRONMENT)
+    assert child is not None
+    assert read_line(child)["words"][:1] == ["x"]  # type: ignore[index]
+    end(child)
+
+
 def test_a_process_that_has_begun_does_not_go_on_for_another_server() -> None:
     spares = SpareProcesses()
     spares.make(ENVIRONMENT)
-    until(lambda: spares.begin("x", argv("x"), ENVIRONMENT) is not None, "a process")
-    spares.begin("y", argv("y"), ENVIRONMENT)
+    begun(spares, "x")
+    spares.begin(server("y"))
     spare = spares.take("y")
     assert spare is not None
     assert spare._child.stdin is not None
@@ -168,7 +190,7 @@ def test_a_process_that_has_begun_does_not_go_on_for_another_server() -> None:
 
 PARENT = """
 import json, sys, time
-from llama_runner.serving.spare_process import SpareProcess
+from llama_runner.serving.prestarted_process import SpareProcess
 state, argv, environment = json.loads(sys.argv[1])
 spare = SpareProcess(environment)
 if state != "waits":

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from llama_runner.core.errors import SourceError, UsageError
-from llama_runner.sources.hub.names import HubName, looks_like_hub_name
+from llama_runner.sources.hub.parse_model_name import HubName, looks_like_hub_name
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
 from llama_runner.sources.quantization_types import canonical_type
 from llama_runner.sources.resolve_source import NotAModel, open_source

@@ -13,7 +13,7 @@ import pytest
 from llama_runner.system import processes
 from llama_runner.system.find_programs import find_program, safe_path
 from llama_runner.system.processes import capture, empty_directory, python_module, try_output
-from llama_runner.system.python_path import safe_module_path
+from llama_runner.system.sys_path import safe_module_path
 
 SHELL = ["/bin/sh", "-c"]
 

@@ -16,9 +16,32 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
 _T = TypeVar("_T")
-WAIT_S = 30
+WAIT_S = 120
+"""A wait ends as soon as its condition is true; only a test that fails takes so long."""
 ARTIFACTS = "LLAMA_RUNNER_TEST_ARTIFACTS"
 """Names a directory for screenshots and figures that are kept; else they are with the files of the test."""
+
+
+_FIND = """
+const [selector, text, all] = arguments;
+const isShown = (each) => (each.tagName === "OPTION" ? each.closest("select") : each).checkVisibility();
+const found = [...document.querySelectorAll(selector)].filter((each) => isShown(each) && each.innerText.includes(text));
+return all ? found.length : found[0];"""
+_NAMED = """
+const [name] = arguments;
+const isNamed = (each) => each.ariaLabel === name || each.innerText.trim() === name;
+return [...document.querySelectorAll("button:enabled, a")].find((each) => isNamed(each) && each.checkVisibility());"""
+_LABELLED = """
+const label = [...document.querySelectorAll("label")].find((each) => each.innerText.trim() === arguments[0]);
+return label?.control;"""
+_TOLD = """
+window.told = [];
+new MutationObserver((changes) => {
+  for (const node of changes.flatMap((each) => [...each.addedNodes])) {
+    if (node.classList?.contains("notice")) window.told.push(node.innerText);
+  }
+}).observe(document, { childList: true, subtree: true });"""
+"""Keeps the texts of notices, which go after some seconds."""
 
 
 def start(profile: Path) -> webdriver.Chrome:
@@ -38,7 +61,10 @@ def start(profile: Path) -> webdriver.Chrome:
         options.add_argument(each)
     options.add_argument(f"--user-data-dir={profile}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    return webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    found.set_script_timeout(WAIT_S)
+    found.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": _TOLD})
+    return found
 
 
 def artifact(name: str, directory: Path) -> Path:
@@ -79,67 +105,64 @@ class Browser:
 
     def one(self, selector: str, text: str = "") -> WebElement:
         """Return the first visible element of a selector that has a text, once there is one."""
-
-        def look() -> WebElement | None:
-            return next((each for each in self.all(selector) if each.is_displayed() and text in each.text), None)
-
-        found = self.until(look, f"{selector} with {text!r}")
-        assert found is not None
+        found = self.until(lambda: self.driver.execute_script(_FIND, selector, text), f"{selector} with {text!r}")
+        assert isinstance(found, WebElement)
         return found
 
     def gone(self, selector: str, text: str = "") -> None:
         """Wait until there is no such element."""
-        self.until(lambda: not any(text in each.text for each in self.all(selector)), f"{selector} with {text!r} stays")
+        self.until(
+            lambda: not self.driver.execute_script(_FIND, selector, text, "all"), f"{selector} with {text!r} stays"
+        )
 
-    def click(self, selector: str, text: str = "") -> None:
+    def _click(self, find: Callable[[], WebElement | None], what: str) -> None:
         """Click an element, once it is there and stays."""
 
         def act() -> bool:
             try:
-                self.one(selector, text).click()
+                element = find()
+                if element is not None:
+                    element.click()
             except WebDriverException as error:
                 if "stale" in str(error) or "intercepted" in str(error):
                     return False
                 raise
-            return True
+            return element is not None
 
-        self.until(act, f"click {selector}")
+        self.until(act, what)
+
+    def click(self, selector: str, text: str = "") -> None:
+        """Click the first visible element of a selector that has a text."""
+        self._click(lambda: self.driver.execute_script(_FIND, selector, text), f"click {selector} with {text!r}")
 
     def press(self, name: str) -> None:
         """Click the button or the link with this text, or with this label for screen readers."""
-        quoted = name.replace('"', '\\"')
+        self._click(lambda: self.driver.execute_script(_NAMED, name), f"a button {name!r}")
 
-        def look() -> WebElement | None:
-            found = self.all(f'button[aria-label="{quoted}"], a[aria-label="{quoted}"]')
-            found += [each for each in self.all("button, a") if each.text == name]
-            return next((each for each in found if each.is_displayed() and each.is_enabled()), None)
-
-        def act() -> bool:
-            try:
-                button = self.until(look, f"a button {name!r}")
-                assert button is not None
-                button.click()
-            except WebDriverException as error:
-                if "stale" in str(error) or "intercepted" in str(error):
-                    return False
-                raise
-            return True
-
-        self.until(act, f"press {name}")
+    def button(self, name: str) -> WebElement:
+        """Return the button or the link with this text or label, once it is there."""
+        found = self.until(lambda: self.driver.execute_script(_NAMED, name), f"a button {name!r}")
+        assert isinstance(found, WebElement)
+        return found
 
     def fill(self, label: str, text: str) -> None:
         """Write into the input with a label."""
 
-        def look() -> WebElement | None:
-            for each in self.all("label"):
-                if each.text == label:
-                    return self.driver.find_element(By.ID, str(each.get_attribute("for")))
-            return None
+        def act() -> bool:
+            found = self.driver.execute_script(_LABELLED, label)
+            if found is not None:
+                found.clear()
+                found.send_keys(text)
+            return found is not None
 
-        found = self.until(look, f"an input {label!r}")
-        assert found is not None
-        found.clear()
-        found.send_keys(text)
+        self.until(act, f"an input {label!r}")
+
+    def told(self, text: str) -> None:
+        """Wait until there is, or was, a notice with a text."""
+        self.until(
+            lambda: any(text in each for each in self.driver.execute_script("return window.told")),
+            f"no notice {text!r}",
+        )
 
     def text(self) -> str:
         """Return the visible text of the page."""

@@ -10,9 +10,11 @@ from selenium import webdriver
 
 from llama_runner import Runner
 from tests.fakehub.hub import Hub
-from tests.gateway.conftest import Running
+from tests.gateway.conftest import Running, slow_programs
 from tests.web import browser as chromium
 from tests.web.browser import Browser
+
+__all__ = ["slow_programs"]
 
 NAME = "acme/demo-GGUF"
 

@@ -33,6 +33,8 @@ CONFIG = """
 demo = true
 [models.demo.adapters.legal]
 path = "legal.gguf"
+[models.demo.adapters.style]
+source = "acme/style-lora"
 [models."gemma"]
 source = "acme/gemma-GGUF:Q4_K_M"
 aliases = ["gpt-4o-mini"]

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from urllib.parse import quote
 
-from llama_runner.sources.adapter_option import VERSIONS
+from llama_runner.sources.parse_lora_option import VERSIONS
+from tests.e2e.peft import write_peft
+from tests.fakehub.hub import Hub
 from tests.gateway.session_chats import chat
 from tests.training.saved_adapters import saved
 from tests.web.browser import Browser
@@ -17,11 +19,43 @@ ADAPTER = '[models.demo]\ndemo = true\n[models.demo.adapters.legal]\npath = "leg
 KEEPING = "[models.one]\ndemo = true\nsessions = { idle = 0 }\n"
 
 
-def test_adapters_are_listed_with_what_is_missing(browser: Browser, start: StartGateway) -> None:
-    browser.open(f"{start(ADAPTER).url}/ui#/adapters")
+def test_a_file_of_an_adapter_that_is_missing_is_told_with_where_to_name_another(
+    browser: Browser, start: StartGateway
+) -> None:
+    gateway = start(ADAPTER)
+    browser.open(f"{gateway.url}/ui#/adapters")
     browser.one("tr", "demo:legal")
     browser.one("tr .tag.warn", "Missing")
+    browser.shows("There is no such file or directory.")
     browser.shows("No session is on disk.")
+    assert gateway.chat("demo")[0] == 200
+    browser.shows("demo runs without it:")
+    browser.press("Stop: demo")
+    browser.one("tr .tag.warn", "Missing")
+    browser.press("Name another: demo:legal")
+    browser.one("tr", "adapters")
+
+
+def test_an_adapter_of_the_hub_is_downloaded_and_then_used(
+    browser: Browser, start: StartGateway, hub: Hub, tmp_path: Path
+) -> None:
+    files = {path.name: path for path in write_peft(tmp_path / "lora", 1).iterdir()}
+    gateway = start('[models.demo]\ndemo = true\n[models.demo.adapters.legal]\nsource = "acme/legal-lora"\n')
+    browser.open(f"{gateway.url}/ui#/adapters")
+    browser.shows("From the Hub")
+    browser.shows("It is on the Hub.")
+    browser.one("tr .tag", "Not downloaded")
+    assert "Missing" not in browser.text()
+    browser.press("Download: demo:legal")
+    browser.one(".card .problem")  # the Hub has no such repository yet
+    hub.repo("acme/legal-lora", files)
+    browser.press("Go on: demo:legal")
+    browser.button("Chat: demo:legal")
+    assert gateway.chat("demo:legal")[0] == 200
+    browser.one("tr .tag.good", "Ready")
+    [row] = gateway.get("/api/v1/adapters")[1]["adapters"]
+    assert (row["origin"], row["problem"]) == ("hub", None)
+    assert row["bytes"] > files["adapter_model.safetensors"].stat().st_size
 
 
 def test_adapters_that_were_trained_are_listed_whether_they_are_declared_or_not(
@@ -86,7 +120,7 @@ def test_sessions_are_shown_as_they_are_saved_and_removed_only_when_that_is_conf
     assert len(gateway.get("/api/v1/sessions")[1]["sessions"]) == 1
     browser.press("Delete")
     browser.click("dialog button", "Delete")
-    browser.shows("0 states are deleted")
+    browser.told("0 states are deleted")
     browser.press(f"Remove: {IMAGE}")
     browser.click("dialog button", "Remove")
     browser.shows("No session is on disk.")

@@ -23,7 +23,7 @@ def test_from_an_empty_store_to_a_chat_answer_and_back_in_the_browser_alone(
     browser.shows("Licence: mit")
     browser.shows("Fits")
     browser.press(f"Download: {NAME}:Q4_K_M")
-    browser.shows("is here. It is listed under Models.")
+    browser.told("is here. It is listed under Models.")
     browser.press("Models")
     row = f"{NAME}:Q4_K_M"
     browser.press(f"Start: {row}")
@@ -63,7 +63,7 @@ def test_a_download_that_is_cancelled_goes_on_where_it_was(browser: Browser, sta
     browser.open(f"{start().url}/ui#/discover")
     browser.fill("Name on the Hub", NAME)
     browser.press("Download")
-    browser.one(".card progress[value]")
+    browser.until(lambda: float(browser.one(".card progress").get_attribute("value") or 0) > 500_000)
     browser.press("Activity")
     browser.press(f"Cancel: {NAME}")
     browser.one(".card .tag", "Cancelled")
@@ -104,7 +104,7 @@ def test_a_model_of_the_store_that_nobody_serves_yet_is_served_and_kept(
     browser.click("dialog button", "Remove it all the same")
     browser.one("dialog", "are freed")
     browser.click("dialog button", "Remove")
-    browser.shows("is removed")
+    browser.told("is removed")
     assert not list(root.glob("models/gguf/*/*.gguf"))
 
 

@@ -14,8 +14,8 @@ from llama_runner.convert.errors import BadHyperparameter
 from llama_runner.convert.families import decoder_parts
 from llama_runner.convert.families.family_definition import Family, Rule
 from llama_runner.convert.model_config import Config, full_rope
+from llama_runner.convert.select_tensor_rows import Rows, part
 from llama_runner.convert.tensor_plan import NUMBER
-from llama_runner.convert.tensor_rows import Rows, part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

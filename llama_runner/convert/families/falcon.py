@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.convert.errors import BadHyperparameter
 from llama_runner.convert.families import decoder_parts
 from llama_runner.convert.families.family_definition import Family, Rule
-from llama_runner.convert.tensor_rows import part
+from llama_runner.convert.select_tensor_rows import part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
     from llama_runner.convert.model_directory import ModelDirectory
-    from llama_runner.convert.tensor_rows import Rows
+    from llama_runner.convert.select_tensor_rows import Rows
 
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 65024,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llama_runner.convert.model_config import Config
     from llama_runner.convert.model_directory import ModelDirectory
     from llama_runner.convert.safetensors import Tensor
-    from llama_runner.convert.tensor_rows import Rows
+    from llama_runner.convert.select_tensor_rows import Rows
     from llama_runner.convert.vocab import Vocabulary
 
     Sizes = Mapping[str, int]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.convert.families import decoder_parts
 from llama_runner.convert.families.family_definition import Family, Rule
 from llama_runner.convert.model_config import as_object, share
-from llama_runner.convert.tensor_rows import Rows
+from llama_runner.convert.select_tensor_rows import Rows
 
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues

@@ -14,7 +14,7 @@ from llama_runner.convert.dequantize import Mxfp4Tensor, Transposed
 from llama_runner.convert.errors import BrokenQuantization
 from llama_runner.convert.families import decoder_parts
 from llama_runner.convert.families.family_definition import Family, Rule
-from llama_runner.convert.tensor_rows import Rows, every
+from llama_runner.convert.select_tensor_rows import Rows, every
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

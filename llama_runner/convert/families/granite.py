@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.families import decoder_parts, llama
 from llama_runner.convert.families.family_definition import Rule
-from llama_runner.convert.tensor_rows import part
+from llama_runner.convert.select_tensor_rows import part
 
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.convert.errors import MissingFile, TooManyTokens, UnsupportedOption
 from llama_runner.convert.families import decoder_parts
 from llama_runner.convert.families.family_definition import Family, Rule
-from llama_runner.convert.tensor_rows import Rows, part
+from llama_runner.convert.select_tensor_rows import Rows, part
 from llama_runner.convert.vocab import Vocabulary, sentencepiece_model_file, special_tokens
 from llama_runner.convert.vocab.token_types import CONTROL, NORMAL, UNUSED, USER_DEFINED
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from llama_runner.convert.families import decoder_parts, qwen, qwen3next, qwenvl
 from llama_runner.convert.families.family_definition import Rule
 from llama_runner.convert.model_config import Config
-from llama_runner.convert.tensor_rows import Rows, part
+from llama_runner.convert.select_tensor_rows import Rows, part
 
 if TYPE_CHECKING:
     from llama_runner.convert.families.family_definition import Sizes

@@ -15,7 +15,7 @@ from llama_runner.convert.errors import BadHyperparameter
 from llama_runner.convert.families import decoder_parts, qwen
 from llama_runner.convert.families.family_definition import Family, Rule
 from llama_runner.convert.model_config import Config
-from llama_runner.convert.tensor_rows import Rows, part
+from llama_runner.convert.select_tensor_rows import Rows, part
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

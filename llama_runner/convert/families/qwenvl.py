@@ -14,7 +14,7 @@ from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
 from llama_runner.convert.families import decoder_parts, qwen
 from llama_runner.convert.families.family_definition import Rule
 from llama_runner.convert.model_config import as_object
-from llama_runner.convert.tensor_rows import Rows, part
+from llama_runner.convert.select_tensor_rows import Rows, part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.convert.errors import UnsupportedOption
 from llama_runner.convert.families import bert, decoder_parts
 from llama_runner.convert.families.family_definition import Family, Rule
-from llama_runner.convert.tensor_rows import Rows, every
+from llama_runner.convert.select_tensor_rows import Rows, every
 from llama_runner.convert.vocab import unigram
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from llama_runner.convert.projectors.projector_definition import (
     vision_settings,
     write_encoder,
 )
-from llama_runner.convert.tensor_rows import Rows
+from llama_runner.convert.select_tensor_rows import Rows
 
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues

@@ -14,7 +14,7 @@ from llama_runner.convert.errors import UnreadableFile, UnsupportedOption, no_pr
 from llama_runner.convert.families.family_definition import Family
 from llama_runner.convert.model_config import as_object
 from llama_runner.convert.vocab import Vocabulary
-from llama_runner.core.model_files import PREPROCESSORS
+from llama_runner.core.files_of_model_directory import PREPROCESSORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -19,7 +19,7 @@ from llama_runner.convert.projectors.projector_definition import (
     vision_settings,
     write_encoder,
 )
-from llama_runner.convert.tensor_rows import Rows, part
+from llama_runner.convert.select_tensor_rows import Rows, part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

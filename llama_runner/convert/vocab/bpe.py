@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llama_runner.convert.errors import NO_WAY, BadVocabulary, NoSuchPreTokenizer, TooManyTokens, UnsupportedOption
-from llama_runner.convert.vocab import Vocabulary, bpe_hash, special_tokens
+from llama_runner.convert.vocab import Vocabulary, pre_tokenizer_of_bpe, special_tokens
 from llama_runner.convert.vocab.pretokenizer_names import NAMES
 from llama_runner.convert.vocab.recognise_pretokenizer import NO_BYTES, NOT_BYTES, recognise, steps_of, unknown
 from llama_runner.convert.vocab.token_types import NORMAL, UNUSED, added_token
@@ -80,7 +80,7 @@ def given_name(source: ModelDirectory, tokenizer: Tokenizer) -> str | None:
     Raises `NoSuchPreTokenizer`, and `UnknownPreTokenizer` for a vocabulary that is not of bytes and a name for bytes.
     """
     if (said := source.pre_tokenizer) is None:
-        known = bpe_hash.name_of(tokenizer)
+        known = pre_tokenizer_of_bpe.name_of(tokenizer)
         is_first_llama3 = known == "smaug-bpe" and bool(tokenizer.model.get("ignore_merges"))
         return "llama-bpe" if is_first_llama3 else known  # both have the hash of smaug-bpe, which takes no whole words
     if said not in NAMES:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llama_runner.convert.errors import NO_WAY, UnsupportedOption
-from llama_runner.convert.vocab import Vocabulary, special_tokens, wordpiece_hash
+from llama_runner.convert.vocab import Vocabulary, pre_tokenizer_of_wordpiece, special_tokens
 from llama_runner.convert.vocab.bpe import collect
 from llama_runner.convert.vocab.token_types import CONTROL, SPACE_MARK
 from llama_runner.convert.vocab.tokenizer import Tokenizer
@@ -39,7 +39,7 @@ def write(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabula
     tokens, types = collect(tokenizer, config)
     values.uint32("tokenizer.ggml.token_type_count", config.find("type_vocab_size"))
     values.string("tokenizer.ggml.model", "bert")
-    values.string("tokenizer.ggml.pre", wordpiece_hash.name_of(tokenizer))
+    values.string("tokenizer.ggml.pre", pre_tokenizer_of_wordpiece.name_of(tokenizer))
     values.strings("tokenizer.ggml.tokens", [_marked(*pair) for pair in zip(tokens, types, strict=True)])
     values.integers("tokenizer.ggml.token_type", types)
     normalizer = dict(tokenizer.document.get("normalizer") or {})

@@ -17,8 +17,8 @@ from llama_runner.system.utc_time import utc_text
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llama_runner.gateway.management.manager import Manager
-    from llama_runner.gateway.management.operation import Call
+    from llama_runner.gateway.management.openapi_operation import Call
+    from llama_runner.gateway.management.shared_by_handlers import Manager
     from llama_runner.gateway.served_models import DeclaredModel, ServedModel
     from llama_runner.library.list_models import Model
     from llama_runner.library.model_names import Selection
@@ -188,7 +188,7 @@ async def add_model(manager: Manager, call: Call) -> Json:
 async def prepare_model(manager: Manager, call: Call) -> Json:
     """Make everything that serving a model needs, the programs too: a job."""
     name = manager.served_name(call.values["name"])
-    source, keywords = _request_of(manager, name)
+    source, keywords = _request_of(manager, name, with_adapters=True)
     question = manager.question("prepare", name=source, keywords=keywords)
 
     async def finish(_: Any) -> None:  # noqa: ANN401 - as of every call
@@ -297,16 +297,20 @@ async def recommend(manager: Manager, call: Call) -> Json:
 async def plan_model(manager: Manager, call: Call) -> Json:
     """Return which steps a start would run, and why, as a graph."""
     name = manager.served_name(call.values["name"])
-    source, keywords = _request_of(manager, name)
+    source, keywords = _request_of(manager, name, with_adapters=True)
     keywords |= {"offline": not call.values["online"]}
     found: Json = await manager.ask("plan", name=source, keywords=keywords)
     return found
 
 
-def _request_of(manager: Manager, name: str) -> tuple[str | None, Json]:
-    """Return what ``Runner.prepare`` takes for a served model."""
-    declared = manager.gateway.catalogue.declared[manager.gateway.catalogue.served[name].declared]
-    return None if declared.source is None else str(declared.source), dict(declared.keywords)
+def _request_of(manager: Manager, name: str, *, with_adapters: bool = False) -> tuple[str | None, Json]:
+    """Return what ``Runner.prepare`` takes for a served model; for BASE:ADAPTER with that adapter, if it is wanted."""
+    served = manager.gateway.catalogue.served[name]
+    declared = manager.gateway.catalogue.declared[served.declared]
+    keywords = dict(declared.keywords)
+    if with_adapters and served.adapters:
+        keywords["lora"] = (*keywords.get("lora", ()), *(declared.lora[each] for each in served.adapters))
+    return None if declared.source is None else str(declared.source), keywords
 
 
 async def why_model(manager: Manager, call: Call) -> Json:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.gateway.management.operation import PREFIX
-from llama_runner.gateway.management.schema_parts import ref
+from llama_runner.gateway.management.json_schema_parts import ref
+from llama_runner.gateway.management.openapi_operation import PREFIX
 from llama_runner.gateway.management.schemas import SCHEMAS
 from llama_runner.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from llama_runner.gateway.management.operation import Operation, Parameter
+    from llama_runner.gateway.management.openapi_operation import Operation, Parameter
 
 Json = dict[str, Any]
 

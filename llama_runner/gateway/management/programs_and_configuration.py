@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.core.printable_text import printable
 from llama_runner.gateway.configuration import process_name
 from llama_runner.gateway.errors import BadRequest, CallFailed, GatewayError, error_json
@@ -15,8 +17,8 @@ from llama_runner.version import __version__
 
 if TYPE_CHECKING:
     from llama_runner.config.runner_configuration import ConfigFile, KeyChange
-    from llama_runner.gateway.management.manager import Manager
-    from llama_runner.gateway.management.operation import Call
+    from llama_runner.gateway.management.openapi_operation import Call
+    from llama_runner.gateway.management.shared_by_handlers import Manager
 
 Json = dict[str, Any]
 
@@ -35,7 +37,11 @@ async def list_programs(manager: Manager, _: Call) -> Json:
         builds = manager.runner().bins
         found = [each.to_json() for each in builds.builds()]
         chosen = next((each["name"] for each in found if each["in_use"]), _AUTO)
-        return {"programs": found, "in_use": chosen, "unused": [each.name for each in builds.unused()]}
+        taken = None
+        with suppress(LlamaRunnerError):  # a start says what is wrong
+            taken = builds.path().name
+        unused = [each.name for each in builds.unused()]
+        return {"programs": found, "in_use": chosen, "next": taken, "unused": unused}
 
     found: Json = await manager.thread(look)
     return found

@@ -12,7 +12,7 @@ from llama_runner.gateway.access_control import LOOPBACK, check_may_manage, chec
 from llama_runner.gateway.errors import BadRequest, GatewayError
 from llama_runner.gateway.management import openapi
 from llama_runner.gateway.management.check_json_schema import check, check_depth, from_text
-from llama_runner.gateway.management.operation import PREFIX, Call, Operation
+from llama_runner.gateway.management.openapi_operation import PREFIX, Call, Operation
 from llama_runner.gateway.management.route_table import OPERATIONS
 from llama_runner.gateway.management.running_models import Ticker
 from llama_runner.gateway.request_bodies import parsed
@@ -21,7 +21,7 @@ from llama_runner.gateway.route_interface import client_of, completed
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from llama_runner.gateway.management.manager import Manager
+    from llama_runner.gateway.management.shared_by_handlers import Manager
 
 Json = dict[str, Any]
 _MOST_BODY = 4 << 20

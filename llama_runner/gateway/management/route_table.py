@@ -10,8 +10,8 @@ from llama_runner.gateway.management import (
     sessions,
     streams,
 )
-from llama_runner.gateway.management.operation import Operation, Parameter
-from llama_runner.gateway.management.schema_parts import ANY, COUNT, FLAG, OBJECT, TEXT, array, object_of, ref
+from llama_runner.gateway.management.json_schema_parts import ANY, COUNT, FLAG, OBJECT, TEXT, array, object_of, ref
+from llama_runner.gateway.management.openapi_operation import Operation, Parameter
 
 _NAME = Parameter("name", "Name of a model; a slash in it may be sent as %2F.", place="path")
 _BUILD = Parameter("name", "Name of a build, or its beginning.", place="path")

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llama_runner.gateway.gateway import Gateway
-    from llama_runner.gateway.management.manager import Manager
-    from llama_runner.gateway.management.operation import Call
+    from llama_runner.gateway.management.openapi_operation import Call
+    from llama_runner.gateway.management.shared_by_handlers import Manager
 
 Json = dict[str, Any]
 

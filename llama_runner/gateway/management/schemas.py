@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llama_runner.gateway.management.schema_parts import (
+from llama_runner.gateway.management.json_schema_parts import (
     ANY,
     BYTES_BY_PLACE,
     COUNT,
@@ -19,6 +19,7 @@ from llama_runner.gateway.management.schema_parts import (
     one_of,
     ref,
 )
+from llama_runner.gateway.management.program_schemas import PROGRAM_SCHEMAS
 from llama_runner.gateway.management.session_schemas import SESSION_SCHEMAS
 
 _QUANTIZATION = object_of({"name": TEXT, "size": COUNT, "fits": FLAG, "file": TEXT})
@@ -87,6 +88,7 @@ _RUNNING = {
 
 SCHEMAS: dict[str, Json] = {
     **SESSION_SCHEMAS,
+    **PROGRAM_SCHEMAS,
     "Error": object_of(
         {
             "error": object_of(
@@ -272,28 +274,6 @@ SCHEMAS: dict[str, Json] = {
     ),
     "Jobs": object_of({"jobs": array(ref("Job"))}),
     "Removed": object_of({"removed": TEXT}),
-    "Program": object_of(
-        {
-            "name": TEXT,
-            "platform": TEXT,
-            "backend": TEXT,
-            "build": maybe(COUNT),
-            "version": maybe(TEXT),
-            "origin": TEXT,
-            "bytes": COUNT,
-            "made": maybe(TIME),
-            "in_use": FLAG,
-            "servers": array(object_of({"alias": TEXT, "pid": COUNT, "url": maybe(TEXT)})),
-            "problem": maybe(TEXT),
-            "key": maybe(TEXT),
-            "path": TEXT,
-        }
-    ),
-    "Programs": object_of(
-        {"programs": array(ref("Program")), "in_use": described(TEXT, "A name, or auto."), "unused": array(TEXT)}
-    ),
-    "InUse": object_of({"in_use": TEXT}),
-    "Updates": object_of({"pin": OBJECT, "index": OBJECT, "releases": OBJECT}),
     "Adapters": object_of(
         {
             "adapters": array(
@@ -302,10 +282,14 @@ SCHEMAS: dict[str, Json] = {
                         "name": described(TEXT, "The name of the model with it: BASE:ADAPTER."),
                         "base": TEXT,
                         "adapter": TEXT,
-                        "path": TEXT,
+                        "path": described(TEXT, "A path, or a name on the Hub."),
+                        "origin": described(one_of("file", "hub", "trained"), "trained: in this root."),
                         "scale": NUMBER,
-                        "bytes": described(maybe(COUNT), "null where the file is missing."),
+                        "bytes": described(
+                            maybe(COUNT), "null where the file is missing, or not downloaded from the Hub yet."
+                        ),
                         "state": one_of(*STATES),
+                        "problem": described(maybe(TEXT), "Why the process that runs cannot use it."),
                     }
                 )
             ),

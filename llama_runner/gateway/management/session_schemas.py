@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llama_runner.gateway.management.schema_parts import (
+from llama_runner.gateway.management.json_schema_parts import (
     COUNT,
     FLAG,
     NUMBER,

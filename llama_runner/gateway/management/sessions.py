@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llama_runner.gateway.management.manager import Manager
-    from llama_runner.gateway.management.operation import Call
+    from llama_runner.gateway.management.openapi_operation import Call
+    from llama_runner.gateway.management.shared_by_handlers import Manager
     from llama_runner.sessions.session_library import SessionLibrary
 
 Json = dict[str, Any]

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from llama_runner.gateway.management.manager import Manager
-    from llama_runner.gateway.management.operation import Call
+    from llama_runner.gateway.management.openapi_operation import Call
+    from llama_runner.gateway.management.shared_by_handlers import Manager
 
 Json = dict[str, Any]
 

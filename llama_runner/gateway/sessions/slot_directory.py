@@ -14,7 +14,7 @@ from llama_runner.sessions.encryption import read_key
 from llama_runner.sessions.state_store import StateStore, private_directory
 from llama_runner.sessions.unfinished_files import is_left, new_maker
 from llama_runner.store import layout
-from llama_runner.store.gc_file_lists import remember_file
+from llama_runner.store.gc_files_in_use import remember_file
 from llama_runner.system.platforms import user_id
 
 if TYPE_CHECKING:

@@ -61,7 +61,7 @@ def check_options(
     that do not list their options are not checked. With ``remember`` what they list is kept.
     """
     from llama_runner.llama_cpp.capabilities import NoOptionsListed, capabilities_of  # noqa: PLC0415 - only with options
-    from llama_runner.serving.llama_server.option_paths import check_files  # noqa: PLC0415 - only with options
+    from llama_runner.serving.llama_server.absolute_option_paths import check_files  # noqa: PLC0415 - only with options
 
     check_files(server.extra)
     try:

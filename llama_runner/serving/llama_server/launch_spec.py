@@ -213,7 +213,7 @@ class ServerSpec(Value):
         """
         if not self.adapters:
             return []
-        from llama_runner.core.llama_cpp_csv import format_row  # noqa: PLC0415 - not for the usual server
+        from llama_runner.core.csv_option_values import format_row  # noqa: PLC0415 - not for the usual server
 
         paths = [str(adapter) for adapter in self.adapters]
         if self.has_usual_scales or self.sets_scales:
@@ -283,7 +283,7 @@ def spec_of(
     check_own_options(options.extra)
     extra = options.extra
     if extra:
-        from llama_runner.serving.llama_server.option_paths import absolute_options  # noqa: PLC0415 - not for the usual server
+        from llama_runner.serving.llama_server.absolute_option_paths import absolute_options  # noqa: PLC0415 - not for the usual server
 
         extra = absolute_options(extra)
     if adapters or any(_canonical(word).startswith("--lora") for word in extra):
@@ -368,7 +368,7 @@ def first_key_in(environment: Mapping[str, str]) -> str | None:
     text = environment.get("LLAMA_API_KEY")
     if not text:
         return None
-    from llama_runner.core.llama_cpp_csv import parse_row  # noqa: PLC0415 - not for the usual server
+    from llama_runner.core.csv_option_values import parse_row  # noqa: PLC0415 - not for the usual server
 
     return next(filter(None, parse_row(text)), None)
 

@@ -6,16 +6,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from llama_runner.core.errors import SourceError
 from llama_runner.core.immutable_values import Value, field
-from llama_runner.sources.adapter_option import SETTINGS, WEIGHTS
+from llama_runner.sources.hub.pins import open_pins
+from llama_runner.sources.parse_lora_option import FILES, SETTINGS, WEIGHTS
+from llama_runner.store import layout
 
 if TYPE_CHECKING:
-    from llama_runner.sources.hub.names import HubName
+    from pathlib import Path
+
+    from llama_runner.sources.hub.parse_model_name import HubName
     from llama_runner.sources.hub.pins import Pin, RemoteFile
     from llama_runner.sources.hub.resolver import Resolver
 
 _READ = (SETTINGS, WEIGHTS, "README.md", "config.json", "generation_config.json")
 """Files that a conversion reads; the card and the last two give metadata."""
 _SHOWN = 6
+_DEFAULT_REVISION = "main"
 
 
 class HubAdapter(Value):
@@ -71,3 +76,17 @@ def resolve_adapter(resolver: Resolver, name: HubName) -> HubAdapter:
     if len(files) != 1:
         raise no_adapter_error(pin, None)
     return HubAdapter(pin, revision, (files[0],))
+
+
+def downloaded_files(root: Path, name: HubName) -> list[Path]:
+    """Return the files under a root that are of an adapter on the Hub, downloaded or converted. Asks nobody."""
+    known = open_pins(root / layout.PRIVATE, lambda _: None).read(name.repo)
+    pin = known.pin(name.revision or name.tag or _DEFAULT_REVISION)
+    if pin is None:
+        return []
+    gguf, peft = (root / parent / pin.artifact_directory for parent in (layout.GGUF, layout.SAFETENSORS))
+    if name.file is not None:
+        found = [gguf / name.file.replace("/", "__")]  # as ``steps.download`` calls it
+    else:
+        found = [*gguf.glob("*.gguf"), *(peft / each for each in FILES)]
+    return [path for path in found if path.is_file()]

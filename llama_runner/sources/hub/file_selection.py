@@ -11,8 +11,8 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import SourceError
+from llama_runner.core.files_of_model_directory import READ_BY_CONVERSION
 from llama_runner.core.immutable_values import Value
-from llama_runner.core.model_files import READ_BY_CONVERSION
 from llama_runner.core.sizes import size_text
 from llama_runner.sources.hub import file_names
 

@@ -16,7 +16,7 @@ from llama_runner.core.immutable_values import Value
 from llama_runner.core.sizes import size_text
 from llama_runner.sources import quantization_types as quantizations
 from llama_runner.sources.hub import file_names, file_selection
-from llama_runner.sources.hub.names import classify_tag
+from llama_runner.sources.hub.parse_model_name import classify_tag
 from llama_runner.sources.hub.pins import Pin, PinRecord, RemoteFile, open_pins
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors, HubSource
 from llama_runner.store import layout
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from llama_runner.sources.hub.client import HubClient
     from llama_runner.sources.hub.endpoint_and_token import Access
     from llama_runner.sources.hub.file_selection import FileCriteria
-    from llama_runner.sources.hub.names import HubName
+    from llama_runner.sources.hub.parse_model_name import HubName
 
     Describe = Callable[[Path, ConverterChoice, bool], tuple[int | None, tuple[str, ...]]]
     """Returns the context length and the weights that the index names; with the flag it reads the tokenizer too."""

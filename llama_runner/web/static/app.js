@@ -1,7 +1,7 @@
 // Where the page begins: its frame, signing in, the router, the connection.
 
 import * as api from "./api.js";
-import { el, fill } from "./dom.js";
+import { el, fill, renew } from "./dom.js";
 import * as events from "./events.js";
 import { button, noticeArea, notify, problem } from "./widgets.js";
 import { signInForm } from "./sign_in.js";
@@ -115,13 +115,14 @@ async function enter() {
   }
   if (found.version !== VERSION) askForReload();
   const way = found.signed_in ? button(t("signIn.out"), signOut) : found.has_keys && button(t("signIn.action"), async () => askForKey(found));
-  fill(account, !found.needed || found.signed_in ? way : null);
+  renew(account, !found.needed || found.signed_in ? way : null);
   if (found.needed) askForKey(found);
   return !found.needed;
 }
 
 /** Show the form for the key in place of a view. */
 function askForKey({ needed, has_keys: hasKeys }) {
+  if (document.body.classList.contains("signed-out")) return; // it is shown, and somebody may write into it
   leave();
   leave = () => {};
   if (needed) {

@@ -27,7 +27,7 @@ export function confirm({ title, lines = [], action, danger = true }) {
     const before = document.activeElement;
     box.addEventListener("close", () => {
       box.remove();
-      if (before?.isConnected) before.focus();
+      (before?.isConnected ? before : document.querySelector("main")).focus();
       resolve(box.returnValue === "yes");
     });
     document.body.append(box);

@@ -1,7 +1,7 @@
 // A job with its progress, and what can be done with it.
 
 import * as api from "./api.js";
-import { el, fill } from "./dom.js";
+import { el, fill, renew } from "./dom.js";
 import { amount, seconds, when } from "./format.js";
 import { followedLog } from "./log.js";
 import { button, name, problem, progress, tag } from "./widgets.js";
@@ -13,7 +13,13 @@ const AGAIN = {
   prepare: (job) => api.post(`/models/${api.part(job.name)}/prepare`),
 };
 
-export const isEnded = (job) => job.ended !== null;
+/** Start the same work again; its new job takes the place of this one. */
+async function goOn(job) {
+  await AGAIN[job.kind](job);
+  await api.remove(`/jobs/${job.id}`);
+}
+
+const isEnded = (job) => job.ended !== null;
 
 function howFar(job) {
   const { progress: at } = job;
@@ -32,7 +38,7 @@ function buttons(job, context, showLog) {
     "div",
     { class: "buttons" },
     job.state === "running" && make("jobs.cancel", () => api.post(`/jobs/${job.id}/cancel`)),
-    ["failed", "cancelled"].includes(job.state) && AGAIN[job.kind] && make("jobs.again", () => AGAIN[job.kind](job), { kind: "primary" }),
+    ["failed", "cancelled"].includes(job.state) && AGAIN[job.kind] && make("jobs.again", () => goOn(job), { kind: "primary" }),
     job.state === "done" && AGAIN[job.kind] && el("a", { class: "button primary", href: `#/models/${api.part(job.name)}` }, t("jobs.toModel")),
     job.log && make("jobs.log", async () => showLog()),
     isEnded(job) && make("jobs.forget", () => api.remove(`/jobs/${job.id}`)),
@@ -42,49 +48,23 @@ function buttons(job, context, showLog) {
 /** A card that shows a job; `update(job)` shows what is new. */
 export function jobCard(job, context) {
   const log = el("div", null);
-  const parts = [];
-  let now = job;
-
-  // Only what has changed is made anew: a button that is replaced between press and release is not pressed.
-  function part(node, facts, content) {
-    let shown = "";
-    parts.push(() => {
-      const found = JSON.stringify(facts());
-      if (found === shown) return;
-      shown = found;
-      const focus = node.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
-      fill(node, content());
-      if (focus) (node.querySelector(`[data-focus="${CSS.escape(focus)}"]`) ?? node.querySelector("button"))?.focus();
-    });
-    return node;
-  }
-
-  function update(found) {
-    now = found;
-    for (const refresh of parts) refresh();
-    steps.hidden = now.steps.length === 0;
-  }
-
+  const body = el("div", null);
   const showLog = () => fill(log, followedLog(`/jobs/${job.id}/log`, context));
-  const state = () => [tag(t(`jobStates.${now.state}`), KINDS[now.state]), " ", el("span", { class: "soft" }, when(now.ended ?? now.began))];
   const message = (each) => el("p", { class: each.level === "warning" ? "warning" : "soft" }, each.text);
-  const said = () => [now.error && problem(now.error), now.messages.map(message)];
   const step = (each) => el("li", null, `${each.step}: ${t(`jobSteps.${each.state}`)}`, each.seconds !== null && ` (${seconds(each.seconds)})`);
-  const steps = el(
-    "details",
-    null,
-    part(el("summary", null), () => now.steps.length, () => t("jobs.steps", { count: now.steps.length })),
-    part(el("ul", null), () => now.steps, () => now.steps.map(step)),
+  const update = (now) => renew(
+    body,
+    el("p", null, tag(t(`jobStates.${now.state}`), KINDS[now.state]), " ", el("span", { class: "soft" }, when(now.ended ?? now.began))),
+    el("div", null, howFar(now)),
+    el("div", null, now.error && problem(now.error), now.messages.map(message)),
+    el("details", { hidden: now.steps.length === 0 }, el("summary", null, t("jobs.steps", { count: now.steps.length })), el("ul", null, now.steps.map(step))),
+    buttons(now, context, showLog),
   );
   const element = el(
     "article",
     { class: "card", "data-job": job.id, "aria-label": `${t(`jobKinds.${job.kind}`)} ${job.name}` },
     el("h3", null, t(`jobKinds.${job.kind}`), " ", name(job.name), " "),
-    part(el("p", null), () => [now.state, now.ended], state),
-    part(el("div", null), () => [now.ended, now.progress], () => howFar(now)),
-    part(el("div", null), () => [now.error, now.messages], said),
-    steps,
-    part(el("div", null), () => [now.state, now.ended, Boolean(now.log)], () => buttons(now, context, showLog)),
+    body,
     log,
   );
   update(job);
@@ -115,9 +95,12 @@ export function jobList(context, wanted, { nothing = null, onEnd = () => {} } = 
   }
 
   function drop(id) {
-    cards.get(id)?.element.remove();
+    const card = cards.get(id)?.element;
+    const hadFocus = card?.contains(document.activeElement);
+    card?.remove();
     cards.delete(id);
     if (cards.size === 0) fill(element, nothing);
+    if (hadFocus) (element.querySelector("button, a[href]") ?? document.querySelector("main")).focus({ preventScroll: true });
   }
 
   const read = () =>

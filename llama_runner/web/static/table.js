@@ -1,6 +1,6 @@
-// A table: sorted by a click on a column, in pages, with rows that stay the same elements while they do not change.
+// A table: sorted by a click on a column, in pages, with rows that stay the same elements.
 
-import { el, fill } from "./dom.js";
+import { el, renew } from "./dom.js";
 import { count } from "./format.js";
 import { newId } from "./widgets.js";
 import { t } from "./texts.js";
@@ -9,7 +9,7 @@ import { t } from "./texts.js";
  * Make a table.
  *
  * `columns`: `{ title, cell(row), sort?(row), class? }`. `cell` returns a text or an element, `sort` a number or a text.
- * `key(row)` identifies a row; a row is drawn again only where its JSON changed, so that the focus stays in it.
+ * `key(row)` identifies a row, whose elements stay the same ones where they do not change.
  * Returns `{ element, update(rows) }`.
  */
 export function table({ caption, columns, key, size = 50, empty }) {
@@ -41,7 +41,7 @@ export function table({ caption, columns, key, size = 50, empty }) {
     el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, heads)),
     body,
   );
-  const nothing = el("div", null);
+  const nothing = el("div", null, empty);
   const element = el("div", { class: "table" }, whole, pager, nothing);
 
   const lastPage = () => Math.max(0, Math.ceil(rows.length / size) - 1);
@@ -68,30 +68,41 @@ export function table({ caption, columns, key, size = 50, empty }) {
     });
   }
 
-  function line(row, id_) {
+  function line(row) {
     const signature = JSON.stringify(row);
-    const before = drawn.get(id_);
+    const before = drawn.get(key(row));
     if (before?.signature === signature) return before;
-    const cells = columns.map((column) =>
-      el("td", { role: "cell", class: column.class, "data-title": column.title }, column.cell(row)),
-    );
-    return { signature, node: el("tr", { role: "row" }, cells), before: before?.node };
+    if (!before) {
+      const cells = columns.map((column) => el("td", { role: "cell", class: column.class, "data-title": column.title }, column.cell(row)));
+      return { signature, node: el("tr", { role: "row" }, cells) };
+    }
+    columns.forEach((column, at) => renew(before.node.children[at], column.cell(row)));
+    return { signature, node: before.node };
+  }
+
+  /** Show these lines, and touch no others: one that is taken out and put in again loses a press and the focus. */
+  function put(lines) {
+    const focused = body.contains(document.activeElement) ? document.activeElement : null;
+    const place = [...body.children].findIndex((node) => node.contains(focused));
+    const nodes = new Set(lines.map((each) => each.node));
+    for (const node of [...body.children]) if (!nodes.has(node)) node.remove();
+    let at = body.firstElementChild;
+    for (const node of nodes) {
+      if (node === at) at = at.nextElementSibling;
+      else body.insertBefore(node, at);
+    }
+    if (!focused || document.activeElement === focused) return;
+    const beside = body.children[Math.min(place, body.children.length - 1)]?.querySelector("a[href], button");
+    (focused.isConnected ? focused : beside)?.focus({ preventScroll: true });
   }
 
   function draw() {
     page = Math.min(page, lastPage());
-    const focused = body.contains(document.activeElement) ? document.activeElement : null;
     const part = ordered().slice(page * size, (page + 1) * size);
-    const now = new Map(part.map((row) => [key(row), line(row, key(row))]));
-    const owner = focused && [...drawn].find(([, each]) => each.node.contains(focused))?.[0];
+    const now = new Map(part.map((row) => [key(row), line(row)]));
     drawn.clear();
     for (const [id_, each] of now) drawn.set(id_, each);
-    const nodes = [...now.values()].map((each) => each.node);
-    if (nodes.length !== body.children.length || nodes.some((node, at) => body.children[at] !== node)) fill(body, nodes);
-    if (focused) {
-      const again = now.get(owner)?.node.querySelector(`[data-focus="${CSS.escape(focused.dataset.focus ?? "")}"]`);
-      (focused.isConnected ? focused : again)?.focus();
-    }
+    put([...now.values()]);
     heads.forEach((head, at) => {
       if (at === sorted.column) head.setAttribute("aria-sort", sorted.down ? "descending" : "ascending");
       else head.removeAttribute("aria-sort");
@@ -105,7 +116,7 @@ export function table({ caption, columns, key, size = 50, empty }) {
     });
     [page === 0, page === 0, page === lastPage(), page === lastPage()].forEach((at, step) => (steps[step].disabled = at));
     whole.hidden = rows.length === 0;
-    fill(nothing, rows.length === 0 ? empty : null);
+    nothing.hidden = rows.length > 0;
   }
 
   draw();

@@ -11,17 +11,16 @@ export const newId = (word) => `${word}-${(number += 1)}`;
 
 /** A button. It cannot be used again before its handler has ended. `label` is for screen readers, with the name of what it acts on. */
 export function button(text, handler, { kind, label, key, disabled } = {}) {
-  const found = el("button", { type: "button", class: kind, "aria-label": label, "data-focus": key, disabled }, text);
-  found.addEventListener("click", async () => {
-    if (found.getAttribute("aria-disabled") === "true") return;
-    found.setAttribute("aria-disabled", "true");
+  async function click({ currentTarget: pressed }) {
+    if (pressed.getAttribute("aria-disabled") === "true") return;
+    pressed.setAttribute("aria-disabled", "true");
     try {
       await handler();
     } finally {
-      found.removeAttribute("aria-disabled");
+      pressed.removeAttribute("aria-disabled");
     }
-  });
-  return found;
+  }
+  return el("button", { type: "button", class: kind, "aria-label": label, "data-focus": key, disabled, on: { click } }, text);
 }
 
 /** A word about something: `kind` is good, warn, bad, busy or plain. */
@@ -85,6 +84,9 @@ export const facts = (pairs) =>
 /** A part of a view with a heading. */
 export const section = (title, ...children) => el("section", null, el("h2", null, title), ...children);
 
+const MOST_NOTICES = 5;
+const NOTICE_MS = 8000;
+
 const notices = el("div", { id: "notices", role: "status", "aria-live": "polite" });
 
 /** Where notices stand. */
@@ -94,9 +96,16 @@ export const noticeArea = () => notices;
 export function notify(text, { error = false, hint, action } = {}) {
   const close = el("button", { type: "button", "aria-label": t("parts.close"), on: { click: () => box.remove() } }, "×");
   const box = el("div", { class: error ? "notice bad" : "notice" }, el("p", null, text), hint && el("p", null, hint), action, close);
-  notices.append(box);
-  while (notices.childElementCount > 5) notices.firstElementChild.remove();
-  if (!error) setTimeout(() => box.remove(), 8000);
+  notices.prepend(box); // those below stay where they are
+  const older = [...notices.children].slice(1).reverse();
+  if (older.length >= MOST_NOTICES) (older.find((each) => !each.classList.contains("bad")) ?? older[0]).remove();
+  if (!error) setTimeout(end, NOTICE_MS);
+
+  /** Remove it, but not while somebody is at it. */
+  function end() {
+    if (box.matches(":hover, :focus-within")) setTimeout(end, NOTICE_MS);
+    else box.remove();
+  }
 }
 
 /** Show `node` once there is something: until then what is being done. */

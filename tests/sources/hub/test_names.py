@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llama_runner.core.errors import SourceError, UsageError
-from llama_runner.sources.hub.names import BadName, HubName, classify_tag, looks_like_hub_name, parse
+from llama_runner.sources.hub.parse_model_name import BadName, HubName, classify_tag, looks_like_hub_name, parse
 
 OWN = "http://127.0.0.1:8000"
 

@@ -10,6 +10,8 @@ import { t } from "../texts.js";
 
 export const title = "activity.title";
 
+const PAUSE_MS = 100; // several events are drawn at once
+
 export function show(container, context) {
   const kinds = el("select", { on: { change: draw } }, el("option", { value: "" }, t("activity.all")));
   const list = table({
@@ -25,8 +27,11 @@ export function show(container, context) {
     ],
   });
   const known = new Set();
+  let drawing = null;
 
   function draw() {
+    clearTimeout(drawing);
+    drawing = null;
     for (const each of kept()) {
       if (!known.has(each.type)) {
         known.add(each.type);
@@ -37,12 +42,13 @@ export function show(container, context) {
   }
 
   context.listen(null, (event) => {
-    if (!["running", "machine", "memory_measured"].includes(event.type)) draw();
+    if (!["running", "machine", "memory_measured"].includes(event.type)) drawing ??= setTimeout(draw, PAUSE_MS);
   });
   fill(
     container,
     section(t("activity.jobs"), jobList(context, () => true, { nothing: empty(t("activity.noJobs"), el("a", { class: "button", href: "#/discover" }, t("models.find"))) })),
     section(t("activity.events"), field(t("activity.kind"), kinds), list.element),
   );
+  context.signal.addEventListener("abort", () => clearTimeout(drawing));
   draw();
 }

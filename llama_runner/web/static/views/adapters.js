@@ -2,9 +2,10 @@
 
 import * as api from "../api.js";
 import { confirm } from "../dialog.js";
-import { el, fill } from "../dom.js";
+import { el, fill, renew } from "../dom.js";
 import { follow } from "../refresh_on_events.js";
 import { bytes, count, when } from "../format.js";
+import { jobList } from "../job_card.js";
 import { stateTag } from "../model_actions.js";
 import { button, empty, field, name, notify, problem, section, tag, waiting } from "../widgets.js";
 import { table } from "../table.js";
@@ -24,11 +25,11 @@ export function show(container, context) {
     empty: empty(t("adapters.none"), el("a", { class: "button", href: "#/configuration" }, t("adapters.toConfiguration"))),
     columns: [
       { title: t("models.name"), cell: (row) => name(row.name), sort: (row) => row.name },
-      { title: t("adapters.path"), cell: (row) => name(row.path), sort: (row) => row.path },
+      { title: t("adapters.path"), cell: whereCell, sort: (row) => row.path },
       { title: t("adapters.scale"), class: "number", cell: (row) => count(row.scale), sort: (row) => row.scale },
-      { title: t("discover.size"), class: "number", cell: sizeOf, sort: (row) => row.bytes ?? -1 },
-      { title: t("models.state"), cell: (row) => stateTag(row.state), sort: (row) => row.state },
-      { title: t("models.actions"), cell: chatLink },
+      { title: t("discover.size"), class: "number", cell: (row) => row.bytes !== null && bytes(row.bytes), sort: (row) => row.bytes ?? -1 },
+      { title: t("models.state"), cell: adapterState, sort: (row) => row.state },
+      { title: t("models.actions"), cell: adapterButtons },
     ],
   });
   const trained = table({
@@ -45,6 +46,7 @@ export function show(container, context) {
     ],
   });
   const damaged = el("div", null);
+  const downloads = jobList(context, (job) => job.state !== "done" && job.kind === "prepare");
   const sessions = table({
     caption: t("sessions.caption"),
     key: (row) => row.session,
@@ -59,17 +61,31 @@ export function show(container, context) {
     ],
   });
 
-  const act = (key, row, work, options) =>
-    button(t(key), () => context.attempt(work), { key, label: t("models.actionOn", { action: t(key), name: titleOf(row) }), ...options });
+  const act = (key, about, work, options) =>
+    button(t(key), () => context.attempt(work), { key, label: t("models.actionOn", { action: t(key), name: about }), ...options });
+
+  /** What can be done with an adapter: what is missing is downloaded, or another one is named. */
+  function adapterButtons({ name: wanted, base, origin, bytes: here, problem: why }) {
+    const link = (key, href) =>
+      el("a", { class: "button", href, "aria-label": t("models.actionOn", { action: t(key), name: wanted }), "data-focus": key }, t(key));
+    const download = () => api.post(`/models/${api.part(wanted)}/prepare`);
+    return el(
+      "div",
+      { class: "buttons" },
+      here === null && (origin === "hub" ? act("models.download", wanted, download, { kind: "primary" }) : link("adapters.change", `#/configuration/models/${api.part(base)}`)),
+      why && act("models.stop", base, () => api.post(`/models/${api.part(base)}/stop`)),
+      here !== null && !why && link("models.chat", `#/chat/${api.part(wanted)}`),
+    );
+  }
 
   function actions(row) {
     const label = t("models.actionOn", { action: t("sessions.export"), name: titleOf(row) });
     return el(
       "div",
       { class: "buttons" },
-      act("sessions.show", row, () => showSession(row)),
+      act("sessions.show", titleOf(row), () => showSession(row)),
       el("a", { class: "button", href: `/api/v1/sessions/${row.session}/export`, download: `${row.session}.json`, "aria-label": label, "data-focus": "export" }, t("sessions.export")),
-      act("sessions.remove", row, () => remove(row), { kind: "danger" }),
+      act("sessions.remove", titleOf(row), () => remove(row), { kind: "danger" }),
     );
   }
 
@@ -100,24 +116,29 @@ export function show(container, context) {
     const [declared, found] = await Promise.all([api.get("/adapters", {}, context.signal), api.get("/sessions", {}, context.signal)]);
     adapters.update(declared.adapters);
     trained.update(declared.trained);
-    fill(damaged, declared.problem && problem({ message: declared.problem }));
+    renew(damaged, declared.problem && problem({ message: declared.problem }));
     sessions.update(found.sessions);
-    fill(total, t("sessions.total", { count: found.sessions.length, bytes: bytes(found.bytes) }));
+    renew(total, t("sessions.total", { count: found.sessions.length, bytes: bytes(found.bytes) }));
     if (!adapters.element.isConnected) {
       const forms = el("div", { class: "cards" }, pruneForm(context, prune), importForm(context));
-      fill(container, adapters.element, damaged, trained.element, section(t("sessions.title"), total, sessions.element, opened, forms));
+      fill(container, downloads, adapters.element, damaged, trained.element, section(t("sessions.title"), total, sessions.element, opened, forms));
     }
   };
-  follow(context, ["sessions_changed", "models_changed", "config_changed", "model_loading", "model_ready", "model_stopped"], read);
+  follow(context, ["sessions_changed", "models_changed", "config_changed", "model_loading", "model_ready", "model_stopped", "job"], read);
 }
 
 const sizeOf = (row) => (row.bytes === null ? tag(t("machine.missing"), "warn") : bytes(row.bytes));
 
 const titleOf = (row) => row.id ?? row.session.slice(0, 12);
 
-function chatLink(row) {
-  const label = t("models.actionOn", { action: t("models.chat"), name: row.name });
-  return row.bytes !== null && el("a", { class: "button", href: `#/chat/${api.part(row.name)}`, "aria-label": label, "data-focus": "chat" }, t("models.chat"));
+const whereCell = (row) => [name(row.path), el("div", { class: "soft" }, t(`adapterOrigins.${row.origin}`))];
+
+/** The state of an adapter, and what it means that it is missing or cannot be used. */
+function adapterState(row) {
+  if (row.problem) return [tag(t("adapters.unusable"), "bad"), el("p", { class: "warning" }, t("adapters.why", { base: row.base, why: row.problem }))];
+  if (row.bytes !== null) return stateTag(row.state);
+  if (row.origin === "hub") return [stateTag("absent"), el("div", { class: "soft" }, t("adapters.onHub"))];
+  return [tag(t("machine.missing"), "warn"), el("div", { class: "soft" }, t("adapters.noFile"))];
 }
 
 const modelsOf = (row) => row.states.map((state) => el(

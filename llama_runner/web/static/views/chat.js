@@ -1,7 +1,7 @@
 // A first answer of a model. Nothing is kept: for more there are the clients that docs/clients.md names.
 
 import * as api from "../api.js";
-import { el, fill } from "../dom.js";
+import { el, fill, renew } from "../dom.js";
 import { count, seconds } from "../format.js";
 import { button, field, name, problem } from "../widgets.js";
 import { t } from "../texts.js";
@@ -48,9 +48,10 @@ export function show(container, context) {
     const began = performance.now();
     try {
       const answer = await stream({ model, messages }, asking.signal, (now) => {
-        fill(words, now.thought && el("details", null, el("summary", null, t("chat.thought")), now.thought), now.content);
-        fill(told, t("chat.writing"));
-        log.scrollTop = log.scrollHeight;
+        const atEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 4;
+        renew(words, now.thought && el("details", null, el("summary", null, t("chat.thought")), now.thought), now.content);
+        renew(told, t("chat.writing"));
+        if (atEnd) log.scrollTop = log.scrollHeight;
       });
       messages.push({ role: "assistant", content: answer.content });
       fill(told, t("chat.took", { tokens: count(answer.tokens), time: seconds((performance.now() - began) / 1000) }));

@@ -2,7 +2,7 @@
 
 import * as api from "../api.js";
 import { confirm } from "../dialog.js";
-import { el, fill } from "../dom.js";
+import { el, fill, renew } from "../dom.js";
 import { follow } from "../refresh_on_events.js";
 import { button, empty, field, name, notify, problem, section, tag, waiting } from "../widgets.js";
 import { table } from "../table.js";
@@ -78,7 +78,7 @@ export function show(container, context) {
       }),
     ));
     const body = () => ({ changes: [...changes.values()], revision: file.revision });
-    fill(pending, list.length > 0 && section(t("configuration.pending"), el("ul", null, list), button(t("configuration.look"), () => look(body()), { kind: "primary" })));
+    renew(pending, list.length > 0 && section(t("configuration.pending"), el("ul", null, list), button(t("configuration.look"), () => look(body()), { kind: "primary" })));
   }
 
   /** Show what a change does, and save it when that is confirmed. */
@@ -125,11 +125,11 @@ export function show(container, context) {
     if (!isEdited) text.value = now.text;
     if (!isEdited) original = text.value;
     rows = rowsOf(part, schema, values);
-    fill(where, t("configuration.file"), " ", name(now.file));
-    fill(choice, places(now.models));
+    renew(where, t("configuration.file"), " ", name(now.file));
+    renew(choice, places(now.models));
     choice.value = JSON.stringify(["configuration", part, ...(model === undefined ? [] : [model])]);
     const listed = now.mistakes.length > 0 && el("ul", { class: "problem" }, now.mistakes.map(mistake));
-    fill(mistakes, listed || (unread && problem(unread)));
+    renew(mistakes, listed || (unread && problem(unread)));
     if (!keys.element.isConnected) {
       const toolbar = el("div", { class: "toolbar" }, field(t("configuration.part"), choice), field(t("configuration.filter"), words), field(t("configuration.all"), all));
       const whole = el(

@@ -3,13 +3,14 @@
 import * as api from "../api.js";
 import { el, fill } from "../dom.js";
 import { bytes, count, when } from "../format.js";
-import { isEnded, jobList } from "../job_card.js";
+import { jobList } from "../job_card.js";
 import { button, empty, field, name, notify, problem, section, tag, waiting } from "../widgets.js";
 import { table } from "../table.js";
 import { t } from "../texts.js";
 
 export const title = "discover.title";
 
+const MOST = 20;
 const FITS = { fits: "good", "less context": "warn", "does not fit": "bad" };
 
 export function show(container, context) {
@@ -30,9 +31,10 @@ export function show(container, context) {
     const mine = (searching = new AbortController());
     waiting(found);
     try {
-      const { results } = await api.get("/search", { query: words.value, limit: 20 }, mine.signal);
+      const { results } = await api.get("/search", { query: words.value, limit: MOST }, mine.signal);
       const cards = results.map((each) => resultCard(each, context, download));
-      fill(found, cards.length > 0 ? el("div", null, cards) : empty(t("discover.none")));
+      const more = cards.length === MOST && el("p", { class: "soft" }, t("discover.most", { count: MOST }));
+      fill(found, cards.length > 0 ? el("div", null, cards, more) : empty(t("discover.none")));
     } catch (error) {
       if (error.name !== "AbortError") fill(found, problem(error));
     }
@@ -55,7 +57,8 @@ export function show(container, context) {
     const devices = now.devices.map((each) => t("discover.device", { name: each.name, free: bytes(each.free) }));
     fill(machine, [t("discover.machine", { free: bytes(now.memory.available), disk: bytes(now.disk?.free) }), ...devices].join(" "));
   });
-  const downloads = jobList(context, (job) => !isEnded(job) && ["download", "prepare"].includes(job.kind), {
+  // what was cancelled or has failed goes on from here too
+  const downloads = jobList(context, (job) => job.state !== "done" && ["download", "prepare"].includes(job.kind), {
     onEnd: (job) => job.state === "done" && notify(t("discover.done", { name: job.name })),
   });
   container.append(

@@ -1,7 +1,7 @@
 // The machine: what is in use now, and what llama_runner finds here or misses.
 
 import * as api from "../api.js";
-import { el, fill } from "../dom.js";
+import { el, fill, renew } from "../dom.js";
 import { bytes, count, percent } from "../format.js";
 import { button, facts, meter, name, problem, section, tag, waiting } from "../widgets.js";
 import { table } from "../table.js";
@@ -14,7 +14,7 @@ const TOOLS = ["cmake", "ninja", "git", "compiler_cache", "nvcc", "glslc"];
 export function show(container, context) {
   const live = el("div", null);
   const found = el("div", { "aria-live": "polite" });
-  const draw = (now) => fill(live, load(now));
+  const draw = (now) => renew(live, load(now));
 
   async function check() {
     waiting(found);

@@ -1,7 +1,7 @@
 // The models: what is here, what it takes, what can be done with it. `#/models/NAME` is one of them.
 
 import * as api from "../api.js";
-import { el, fill } from "../dom.js";
+import { el, fill, renew } from "../dom.js";
 import { bytes, count, when } from "../format.js";
 import { follow } from "../refresh_on_events.js";
 import { modelButtons, stateTag } from "../model_actions.js";
@@ -42,7 +42,7 @@ function showAll(container, context) {
   const words = el("input", { type: "search", on: { input: draw } });
   const found = table({
     caption: t("models.caption"),
-    key: (model) => model.name,
+    key: (model) => `${model.name} ${model.served || model.revision}`,
     empty: empty(t("models.none"), el("a", { class: "button primary", href: "#/discover" }, t("models.find"))),
     columns: [
       { title: t("models.name"), cell: nameCell, sort: (model) => model.name.toLowerCase() },
@@ -64,7 +64,7 @@ function showAll(container, context) {
     });
     const isFiltered = rows.length > 0 && matches.length === 0;
     found.element.hidden = isFiltered;
-    fill(noMatch, isFiltered ? t("models.noMatch") : null);
+    renew(noMatch, isFiltered ? t("models.noMatch") : null);
     found.update(matches);
   }
 
@@ -81,26 +81,25 @@ function showAll(container, context) {
 function showOne(container, context, wanted) {
   waiting(container);
   const back = el("p", null, el("a", { href: "#/models" }, t("models.all")));
-  follow(context, CHANGES, async () => {
+  const about = el("div", null);
+  const refresh = follow(context, CHANGES, async () => {
     try {
       const shown = await api.get(`/models/${api.part(wanted)}`, {}, context.signal);
-      const focus = container.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
-      fill(container, back, details(shown, context));
-      if (focus) container.querySelector(`[data-focus="${CSS.escape(focus)}"]`)?.focus();
+      renew(about, details(shown, context, () => refresh()));
     } catch (error) {
       if (error.status !== 404) throw error;
-      fill(container, back, problem(error));
+      renew(about, problem(error));
     }
+    if (!about.isConnected) fill(container, back, about);
   });
 }
 
-function details({ model, stored }, context) {
+function details({ model, stored }, context, refresh) {
   const keep = model.stored_as && button(
     t(model.kept ? "models.unkeep" : "models.keep"),
     () => context.attempt(async () => {
       await api.put(`/models/${api.part(model.name)}/keep`, { kept: !model.kept });
-      context.go("models");
-      context.go("models", model.name);
+      await refresh();
     }),
     { key: "keep" },
   );

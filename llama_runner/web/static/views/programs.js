@@ -2,9 +2,9 @@
 
 import * as api from "../api.js";
 import { confirm } from "../dialog.js";
-import { el, fill } from "../dom.js";
+import { el, fill, renew } from "../dom.js";
 import { follow } from "../refresh_on_events.js";
-import { bytes, when } from "../format.js";
+import { bytes, count, when } from "../format.js";
 import { jobList } from "../job_card.js";
 import { button, empty, facts, field, name, notify, section, tag, waiting } from "../widgets.js";
 import { table } from "../table.js";
@@ -37,8 +37,8 @@ export function show(container, context) {
 
   const read = async () => {
     const found = await api.get("/programs", {}, context.signal);
-    builds.update(found.programs.map((row) => ({ ...row, isUnused: found.unused.includes(row.name) })));
-    fill(chosen, found.in_use === "auto" ? t("programs.automatic") : [t("programs.chosen"), " ", name(found.in_use)]);
+    builds.update(found.programs.map((row) => ({ ...row, isNext: row.name === found.next, isUnused: found.unused.includes(row.name) })));
+    renew(chosen, found.in_use === "auto" ? t("programs.automatic") : [t("programs.chosen"), " ", name(found.in_use)]);
   };
   const compare = (offline) => context.attempt(async () => {
     waiting(updates);
@@ -79,6 +79,7 @@ function nameCell(row) {
   return [
     name(row.name),
     row.in_use && [" ", tag(t("programs.inUse"), "good")],
+    !row.in_use && row.isNext && [" ", tag(t("programs.next"), "good")],
     row.isUnused && [" ", tag(t("programs.unused"))],
     servers && el("div", { class: "soft" }, t("programs.runs"), " ", el("bdi", null, servers)),
     row.problem && el("p", { class: "warning" }, row.problem),
@@ -116,16 +117,22 @@ async function remove(row) {
   notify(t("models.removed", { name: row.name, bytes: bytes(row.bytes) }));
 }
 
+/** How far the version in use is behind another one; null where that is not known. */
+const distance = (behind) => behind !== null && ` (${t(behind > 0 ? "programs.behind" : "programs.newest", { count: count(behind) })})`;
+
 function newer(found, context) {
   const { pin, index, releases } = found;
   const install = () => context.attempt(() => api.post("/programs/install", { release: releases.tag }));
   return [
     facts([
       [t("programs.pin"), t("programs.pinned", { build: pin.build, package: `${pin.package} ${pin.version}` })],
-      [t("programs.index"), index.newest ?? index.why],
-      [t("programs.releases"), releases.tag ? [name(releases.tag), " ", releases.published && el("span", { class: "soft" }, when(releases.published))] : releases.why],
+      [t("programs.index"), index.newest ? [index.newest, distance(index.behind)] : index.why],
+      [t("programs.releases"), releases.tag ? [name(releases.tag), distance(releases.behind), " ", releases.published && el("span", { class: "soft" }, when(releases.published))] : releases.why],
     ]),
-    releases.behind > 0 && button(t("programs.installTag", { tag: releases.tag }), install, { kind: "primary" }),
+    releases.notes.map((each) => el("p", { class: "soft" }, each)),
+    index.behind > 0 && el("p", { class: "soft" }, t("programs.upgrade")),
+    releases.tag && !releases.archive && el("p", { class: "warning" }, t("programs.noArchive", { tag: releases.tag })),
+    releases.behind > 0 && releases.archive && button(t("programs.installTag", { tag: releases.tag }), install, { kind: "primary" }),
   ];
 }
 

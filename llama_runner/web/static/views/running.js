@@ -1,7 +1,7 @@
 // What runs now: models with their queue, speed and memory, other servers of this root, the log of one of them.
 
 import * as api from "../api.js";
-import { el, fill } from "../dom.js";
+import { el, fill, renew } from "../dom.js";
 import { bytes, count, seconds, when } from "../format.js";
 import { followedLog } from "../log.js";
 import { stateTag } from "../model_actions.js";
@@ -20,7 +20,6 @@ export function show(container, context) {
   waiting(container);
   const memory = el("div", null);
   const log = el("div", null);
-  const others = el("div", null);
   const speeds = new Map();
   let ended = new AbortController();
   let asked = 0;
@@ -60,6 +59,8 @@ export function show(container, context) {
     ],
   });
 
+  const others = section(t("running.otherServers"), servers.element);
+
   function showLog(model) {
     ended.abort();
     ended = new AbortController();
@@ -75,11 +76,9 @@ export function show(container, context) {
       else row.tokens_per_second = speeds.get(row.name) ?? null;
     }
     models.update(found.models);
-    fill(memory, bars(found));
-    if (found.servers) {
-      servers.update(found.servers);
-      fill(others, found.servers.length > 0 && section(t("running.otherServers"), servers.element));
-    }
+    renew(memory, bars(found));
+    if (found.servers) servers.update(found.servers);
+    if (found.servers) others.hidden = found.servers.length === 0;
     if (!models.element.isConnected) fill(container, models.element, section(t("models.memory"), memory), others, log);
   }
 
