@@ -272,9 +272,8 @@ class Training:
 
     def _is_enough(self) -> bool:
         """Measure the loss of what is held out, keep the best weights, and return whether to stop early."""
-        torch = self._torch
         self.model.eval()
-        with torch.no_grad():
+        with self._torch.no_grad():
             found = [self._loss([sequence])[:2] for sequence in self._held_out]
         self.model.train()
         loss = rounded(sum(float(total) for total, _ in found) / sum(count for _, count in found))
@@ -282,8 +281,8 @@ class Training:
         tell("validated", step=self._step, steps=self._steps, validation_loss=loss)
         if self._best is None or loss < self._best["loss"]:
             self._best = {"loss": loss, "step": self._step, "state": {k: v.clone() for k, v in self._state().items()}}
-        waited = (self._step - self._best["step"]) // self._per_epoch
-        return bool(self._options["early_stopping"]) and waited >= self._options["early_stopping"]
+        waited, most = (self._step - self._best["step"]) // self._per_epoch, self._options["early_stopping"]
+        return bool(most) and waited >= most
 
     def _state(self) -> dict[str, Any]:
         from peft import get_peft_model_state_dict  # noqa: PLC0415 - as above
@@ -349,9 +348,8 @@ class Training:
         state = {name: weight.cpu().to(self._torch.float32).contiguous() for name, weight in weights.items()}
         save_file(dict(sorted(state.items())), file, metadata={"format": "pt"})
         file.chmod(0o644)
-        settings = dict(self.model.peft_config["default"].to_dict())
-        settings |= {"base_model_name_or_path": name, "revision": revision or None, "inference_mode": True}
-        text = json.dumps(settings, indent=2, sort_keys=True, default=sorted)
+        ours = {"base_model_name_or_path": name, "revision": revision or None, "inference_mode": True}
+        text = json.dumps(self.model.peft_config["default"].to_dict() | ours, indent=2, sort_keys=True, default=sorted)
         (out / "adapter_config.json").write_text(f"{text}\n", encoding="utf-8")
         last = self._losses[-self._per_epoch :]
         metrics = {
