@@ -267,6 +267,7 @@ export const TEXTS = {
     pinned: "build {build} ({package})",
     index: "Newest in the package index",
     releases: "Newest release",
+    notAsked: "Not asked yet",
     behind: "newer: {count}",
     newest: "nothing newer",
     upgrade: "A newer version of llama_runner uses what the package index has.",
