@@ -39,6 +39,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         config = Path(directory) / "llama-runner.toml"
         config.write_text(CONFIG.format(size=512), encoding="utf-8")
+        Running.forked = False
         running = Running(config, Path(given.root))
         soak = Soak(running, given.seed)
         try:

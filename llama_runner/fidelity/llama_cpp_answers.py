@@ -14,7 +14,7 @@ from llama_runner.serving.errors import ServerDied
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, spec_of
 from llama_runner.serving.llama_server.readiness import Asked
 from llama_runner.serving.server_process import Server
-from llama_runner.sources.sparse_gguf import TINY_CONTEXT
+from llama_runner.sources.gguf_without_weights import TINY_CONTEXT
 from llama_runner.store import layout
 from llama_runner.system.files import open_regular
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.immutable_values import Value
 from llama_runner.sources.gguf_header import NotGGUF, read_header
-from llama_runner.sources.sparse_gguf import write_tiny_model
+from llama_runner.sources.gguf_without_weights import write_tiny_model
 from llama_runner.system.files import open_regular
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -301,6 +302,7 @@ def serve(arguments: Sequence[str], show: Callable[[str], None] | None = None) -
     once Ctrl-C has ended it.
     """
     given = _parser().parse_args(arguments)
+    gc.enable()  # the command line switches it off, and a process that lives for weeks needs it
     allow_many_files()
     lines = Lines(given, show)
     process = Process(given, lines)

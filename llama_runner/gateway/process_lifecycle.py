@@ -18,11 +18,11 @@ from llama_runner.core.events import Warned
 from llama_runner.core.immutable_values import Value
 from llama_runner.gateway import scheduler_state as state
 from llama_runner.gateway.adapters import LoadedAdapters, PreparedAdapters
+from llama_runner.gateway.begin_likely_server import NextServer
 from llama_runner.gateway.clear_up_after_process import EndedServers, ended, exit_status
 from llama_runner.gateway.configuration import MemoryLimits, process_name, share_of
 from llama_runner.gateway.model_facts_cache import KnownFacts, is_unchanged
 from llama_runner.gateway.model_process import Child
-from llama_runner.gateway.next_server import NextServer
 from llama_runner.gateway.prepare_in_worker import LOG_LINES, failure_of, make
 from llama_runner.gateway.scheduler_state import HOST
 from llama_runner.serving.prestarted_process import Likely

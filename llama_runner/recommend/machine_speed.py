@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.immutable_values import Value
 from llama_runner.llama_cpp.program_environment import program_environment
 from llama_runner.recommend.weightless_gguf import VOCABULARY, fill_with_numbers, write_without_vocabulary
-from llama_runner.sources.sparse_gguf import Shape, number_value, real_value, text_value
+from llama_runner.sources.gguf_without_weights import Shape, number_value, real_value, text_value
 from llama_runner.system import hardware
 from llama_runner.system.files import read_json, write_json
 from llama_runner.system.platforms import EXE, load_average

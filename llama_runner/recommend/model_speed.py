@@ -22,7 +22,7 @@ from llama_runner.recommend.weightless_gguf import (
     write_without_vocabulary,
 )
 from llama_runner.sources.gguf_header import read_header
-from llama_runner.sources.sparse_gguf import Shape, bytes_of, number_value
+from llama_runner.sources.gguf_without_weights import Shape, bytes_of, number_value
 from llama_runner.system.files import open_regular, read_json, write_json
 
 if TYPE_CHECKING:

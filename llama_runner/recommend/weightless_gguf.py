@@ -14,7 +14,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from llama_runner.sources.gguf_header import read_header
-from llama_runner.sources.sparse_gguf import ALIGNMENT, Shape, number_value, text_value, write_sparse
+from llama_runner.sources.gguf_without_weights import ALIGNMENT, Shape, number_value, text_value, write_sparse
 from llama_runner.system.files import open_regular
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from llama_runner.core.errors import StepError, ToolError, UsageError
 from llama_runner.core.immutable_values import Value
 from llama_runner.fidelity.find_python_with_transformers import reference_python
 from llama_runner.fidelity.report import Report
+from llama_runner.request.check_after_conversion import MARK, checked_models, conversion_of, differs_error
 from llama_runner.request.find_original_of_gguf import DescribedModel, described_model, original_of
 from llama_runner.request.pipeline_graph import graph_of
 from llama_runner.request.plan_and_execute import Preparation
-from llama_runner.request.plan_model_check import MARK, checked_models, conversion_of, differs_error
 from llama_runner.request.resolve_request import Request
 from llama_runner.sources.hub.source import HubGguf
 from llama_runner.sources.local import LocalGguf, open_directory

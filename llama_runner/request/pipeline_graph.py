@@ -67,7 +67,7 @@ class Pipeline(Value):
     """Why llama.cpp's own script converts the weights, where it does."""
     pre_tokenizer: str | None = None
     checks: tuple[Check, ...] = ()
-    """What compares the converted model with its original; no target by itself: see ``plan_model_check``."""
+    """What compares the converted model with its original; no target by itself: see ``check_after_conversion``."""
 
     @property
     def binaries(self) -> Node:

@@ -17,10 +17,10 @@ from llama_runner.engine.errors import InputVanished
 from llama_runner.engine.observer import Observer
 from llama_runner.engine.plan_outcome import Outcome, skip_up_to_date
 from llama_runner.llama_cpp.find_installed_build import InstalledPrograms
+from llama_runner.request.check_after_conversion import raise_differences, with_checks
 from llama_runner.request.fallback_to_portable_build import falls_back, forget_rejection_of
 from llama_runner.request.model_facts import check_writes
 from llama_runner.request.pipeline_graph import Pipeline
-from llama_runner.request.plan_model_check import raise_differences, with_checks
 from llama_runner.request.request_keywords import snapshot_of
 from llama_runner.request.results_of_graph import context_of, programs_of
 from llama_runner.store.local_sources import LocalSources

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.artifact_record import TREE
 from llama_runner.core.plan import RecordAt
 from llama_runner.core.step import Step
+from llama_runner.request.check_after_conversion import checked_models
 from llama_runner.request.model_facts import check_projector, context_length, directory_facts
-from llama_runner.request.plan_model_check import checked_models
 from llama_runner.request.result_types import BuildResult, ModelFile, Prepared
 from llama_runner.serving.llama_server.served_task import is_encoder
 from llama_runner.sources.gguf_header import NotGGUF, read_header

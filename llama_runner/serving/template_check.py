@@ -218,7 +218,7 @@ def _write_model(target: Path, templates: dict[str, str]) -> None:
     """Write a tiny model with the templates."""
     from llama_runner.convert.gguf_metadata import KeyValues  # noqa: PLC0415 - not on the warm path
     from llama_runner.convert.vocab.token_types import BYTE, CONTROL, UNKNOWN  # noqa: PLC0415 - as above
-    from llama_runner.sources.sparse_gguf import write_tiny_model  # noqa: PLC0415 - as above
+    from llama_runner.sources.gguf_without_weights import write_tiny_model  # noqa: PLC0415 - as above
 
     tokens = ("<unk>", "<s>", "</s>", "<0x0A>")
     values = KeyValues("llama")

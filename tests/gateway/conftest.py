@@ -29,11 +29,14 @@ Start = Callable[..., "Running"]
 class Running:
     """``python -m llama_runner.gateway``, and what it wrote."""
 
+    forked = True
+    """Whether it may be a fork, which is larger than a process of its own."""
+
     def __init__(self, config: Path, root: Path, *listen: str, **env: str) -> None:
         words = [word for address in listen or ("127.0.0.1:0",) for word in ("--listen", address)]
         self.config = config
         self.process, self._output = start_gateway(
-            ["--config", str(config), "--root", str(root), *words], {**os.environ, **env}
+            ["--config", str(config), "--root", str(root), *words], {**os.environ, **env}, forked=self.forked
         )
         self.lines: list[dict[str, Any]] = []
         """What it wrote: events, and a line for each request."""
@@ -105,10 +108,10 @@ class Running:
 
 
 def start_gateway(
-    words: list[str], environment: dict[str, str]
+    words: list[str], environment: dict[str, str], *, forked: bool = True
 ) -> tuple[subprocess.Popen[str] | ForkedProcess, IO[str]]:
     """Start a gateway; return it and what it writes. A fork that has imported all starts sooner."""
-    if (server := shared()) is not None and server.takes(environment):
+    if forked and (server := shared()) is not None and server.takes(environment):
         reader, writer = os.pipe()
         process = server.start("llama_runner.gateway", words, environment, Path.cwd(), [writer, os.dup(writer)])
         return process, os.fdopen(reader, encoding=locale.getpreferredencoding(False))

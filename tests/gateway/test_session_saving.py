@@ -22,7 +22,7 @@ from llama_runner.gateway.sessions.slot_directory import make_spool, new_name
 from llama_runner.gateway.sessions.slot_requests import SlotRequests, within
 from llama_runner.gateway.upstream_client import UpstreamClient
 from llama_runner.sessions.session_name import SessionName
-from llama_runner.sessions.state_key import StateParts, state_key
+from llama_runner.sessions.state_compatibility_key import StateParts, state_key
 from llama_runner.sessions.state_store import StateStore
 from tests.e2e.lora import write_adapter
 from tests.gateway.conftest import Running, Start

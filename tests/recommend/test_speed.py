@@ -27,8 +27,8 @@ from llama_runner.recommend.machine_speed import (
 from llama_runner.recommend.model_headers import Headers
 from llama_runner.recommend.model_speed import Measured, corrected, types_of
 from llama_runner.recommend.weightless_gguf import fill_with_numbers, write_without_vocabulary
+from llama_runner.sources.gguf_without_weights import Shape, text_value
 from llama_runner.sources.resolve_source import open_gguf
-from llama_runner.sources.sparse_gguf import Shape, text_value
 from tests.random_models import random_model
 
 if TYPE_CHECKING:

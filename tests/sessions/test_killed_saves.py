@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from llama_runner.sessions.session_name import SessionName
-from llama_runner.sessions.state_key import StateParts, state_key
+from llama_runner.sessions.state_compatibility_key import StateParts, state_key
 from llama_runner.sessions.state_store import StateStore
 from tests.command_server import do_not_sync
 from tests.sessions.file_faults import fill, kill, watch

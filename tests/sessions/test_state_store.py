@@ -16,7 +16,7 @@ import pytest
 from llama_runner.core.errors import UsageError
 from llama_runner.sessions.encryption import NotDecrypted, decrypt, encrypt, read_key
 from llama_runner.sessions.session_name import SessionName
-from llama_runner.sessions.state_key import StateParts, options_of_state, state_key
+from llama_runner.sessions.state_compatibility_key import StateParts, options_of_state, state_key
 from llama_runner.sessions.state_store import StateStore, UnusableState
 
 NAME = SessionName("loopback", "chat 1", "loopback")

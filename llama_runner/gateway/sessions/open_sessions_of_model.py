@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from llama_runner.gateway.sessions.session_settings import SessionSettings
     from llama_runner.gateway.upstream_client import UpstreamClient
     from llama_runner.request.result_types import Prepared
-    from llama_runner.sessions.state_key import StateParts
+    from llama_runner.sessions.state_compatibility_key import StateParts
     from llama_runner.sessions.state_store import StateStore
 
 

@@ -23,7 +23,7 @@ from llama_runner.gateway.sessions.session_use import SessionUse, memory_of
 from llama_runner.gateway.sessions.sessions_waiting_for_save import HeldSessions
 from llama_runner.gateway.sessions.slot_directory import new_name
 from llama_runner.gateway.sessions.slot_requests import SlotError, SlotRequests, within
-from llama_runner.sessions.state_key import state_key
+from llama_runner.sessions.state_compatibility_key import state_key
 from llama_runner.sessions.state_store import UnusableState
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from llama_runner.gateway.sessions.append_mode import Histories
     from llama_runner.gateway.sessions.session_use import Conversation, Held
     from llama_runner.sessions.session_name import SessionName
-    from llama_runner.sessions.state_key import StateParts
+    from llama_runner.sessions.state_compatibility_key import StateParts
     from llama_runner.sessions.state_store import StateRecord, StateStore
 
 Json = dict[str, Any]

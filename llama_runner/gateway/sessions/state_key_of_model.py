@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.short_sha256 import sha256
-from llama_runner.sessions.state_key import StateParts, options_of_state
+from llama_runner.sessions.state_compatibility_key import StateParts, options_of_state
 from llama_runner.store.digest_cache import hash_file
 
 if TYPE_CHECKING:

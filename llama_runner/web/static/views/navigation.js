@@ -7,7 +7,7 @@ import * as machine from "./machine.js";
 import * as programs from "./programs.js";
 import * as configuration from "./configuration.js";
 import * as adapters from "./adapters.js";
-import * as why from "./why.js";
+import * as why from "./why_a_step_runs.js";
 import * as activity from "./activity.js";
 import * as chat from "./chat.js";
 

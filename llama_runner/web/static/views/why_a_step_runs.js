@@ -4,7 +4,7 @@ import * as api from "../api.js";
 import { el, fill, renew } from "../dom.js";
 import { follow } from "../refresh_on_events.js";
 import { bytes, seconds, when } from "../format.js";
-import { graph } from "../graph.js";
+import { graph } from "../step_graph.js";
 import { button, empty, facts, field, name, problem, section, tag, waiting } from "../widgets.js";
 import { t } from "../texts.js";
 
