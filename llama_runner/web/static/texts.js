@@ -179,6 +179,7 @@ export const TEXTS = {
     fits: "Fits",
     tooLarge: "Too large",
     recommend: "What suits this machine?",
+    best: "{quantization} suits this machine best: {why}.",
     advice: "For a context of {context} tokens, with {available} of memory",
     context: "Context",
     speed: "Tokens/s",
