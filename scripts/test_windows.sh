@@ -20,6 +20,8 @@ if command -v flock >/dev/null; then # a second run waits
     flock 8
 fi
 
+# What tests leave out, with reasons: tests/windows/left_out.txt.
+#
 # What Wine 8 does otherwise than Windows, all of it here:
 # * Its own msvcp140.dll does not end the programs of llama.cpp, and loses what they print. Microsoft's, which comes with
 #   Windows' Python and which these programs need on Windows too, is put into the system directory.
@@ -27,6 +29,8 @@ fi
 # * Its ucrtbase.dll has no crealf, which numpy 2 asks for.
 # * Windows' Python does not start if its streams are files of Linux; pipes are taken.
 # * It does not say which process has a port, and takes seconds for that: tests/windows/sitecustomize.py.
+# * It makes no symbolic links and says that it did, and does not say where a path of more than 260 characters leads: both
+#   in tests/windows/sitecustomize.py.
 # * It deletes the target of a symbolic link of Linux: the temporary directory is Windows' own, and the directories of the
 #   prefix's user, which are links to those of this machine's, are replaced.
 # * Its wineserver has its socket in the temporary directory: all of a prefix must have the same.
@@ -90,7 +94,7 @@ export PYTHONPYCACHEPREFIX="Z:${cache//\//\\}\\bytecode" # not beside that of th
 unset PYTHONDONTWRITEBYTECODE
 export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
 if (($# == 0)); then
-    set -- -v tests/windows tests/system/test_platforms.py tests/core
+    set -- -q -rs tests/windows tests/{core,system,engine,sources,request,convert,cli}
 fi
 # pytest itself leaves a directory open there when it removes older temporary directories
 windows_python -m pytest -p no:cacheprovider -p no:unraisableexception -p tests.windows.left_out "$@"

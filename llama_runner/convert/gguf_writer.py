@@ -8,7 +8,6 @@ error, where a mapping would kill the process.
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from collections import Counter, deque
@@ -183,10 +182,10 @@ class _Sources:
         """Raise `SourceChanged` if a shard is no longer the file whose header was read."""
         for path, shard in self._shards.items():
             try:
-                now = Stamp.of(path.stat())
+                now = Stamp.of(path)
             except OSError as error:
                 raise SourceChanged(path) from error
-            opened = Stamp.of(os.fstat(self._files[path].fileno()))
+            opened = Stamp.of(self._files[path].fileno())
             if not (now.is_same(shard.stamp) and opened.is_same(shard.stamp)):
                 raise SourceChanged(path)
 

@@ -178,7 +178,7 @@ def _stamps(directory: Path) -> dict[str, Stamp]:
     with suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
             with suppress(OSError):
-                found[entry.name] = Stamp.of(entry.stat())
+                found[entry.name] = Stamp.of(entry.path)
     return found
 
 

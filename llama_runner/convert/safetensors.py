@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.errors import BrokenShard
 from llama_runner.system.files import open_regular
+from llama_runner.system.platforms import change_time_ns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,9 +47,10 @@ class Stamp:
     links: int
 
     @classmethod
-    def of(cls, status: os.stat_result) -> Stamp:
-        """Return the stamp of a file, following links."""
-        return cls(status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns, status.st_nlink)
+    def of(cls, file: int | str | Path) -> Stamp:
+        """Return the stamp of an open file or of a path, following links. Raises ``OSError``."""
+        found = os.stat(file)  # noqa: PTH116 - also of a descriptor
+        return cls(found.st_size, found.st_mtime_ns, found.st_ino, change_time_ns(file, found), found.st_nlink)
 
     def is_same(self, other: Stamp) -> bool:
         """Return whether the file is unchanged."""
@@ -86,7 +88,7 @@ class Shard:
 def read_shard(path: Path) -> Shard:
     """Read the header of a file; raises `BrokenShard`, or ``OSError`` if it cannot be opened."""
     with open_regular(path) as file:
-        stamp = Stamp.of(os.fstat(file.fileno()))
+        stamp = Stamp.of(file.fileno())
         head = file.read(8)
         if len(head) < 8:  # noqa: PLR2004
             raise BrokenShard(path, f"only {len(head)} bytes long")

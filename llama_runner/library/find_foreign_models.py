@@ -26,7 +26,7 @@ from llama_runner.sources.local import LocalSafetensors
 from llama_runner.store.layout import safe_name, user_path
 from llama_runner.store.model_digest import indexed_shards
 from llama_runner.system.files import read_bounded, read_json
-from llama_runner.system.platforms import IS_MACOS, IS_WINDOWS
+from llama_runner.system.platforms import HOME, IS_MACOS, IS_WINDOWS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -149,7 +149,7 @@ def _printable(text: str) -> str:
 
 
 def _directories(tool: str, environment: Mapping[str, str]) -> list[Path]:
-    home = Path(environment.get("HOME") or os.path.expanduser("~"))  # noqa: PTH111 - no error without a home
+    home = Path(environment.get(HOME) or os.path.expanduser("~"))  # noqa: PTH111 - no error without a home
     match tool:
         case "ollama":
             return ollama_store.default_directories(environment)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.digest import Digest
 from llama_runner.library.file_import import ForeignFile, ForeignModel
 from llama_runner.system.files import read_bounded, read_head, read_json
+from llama_runner.system.platforms import HOME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -47,7 +48,7 @@ def default_directories(environment: Mapping[str, str]) -> list[Path]:
     """Return where Ollama keeps models: of this user, and of the service on Linux."""
     if chosen := environment.get("OLLAMA_MODELS"):
         return [Path(chosen)]
-    home = Path(environment.get("HOME") or os.path.expanduser("~"))  # noqa: PTH111 - no error without a home
+    home = Path(environment.get(HOME) or os.path.expanduser("~"))  # noqa: PTH111 - no error without a home
     return [home / ".ollama" / "models", Path("/usr/share/ollama/.ollama/models")]  # fmt: skip
 
 

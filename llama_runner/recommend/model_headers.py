@@ -13,6 +13,7 @@ from llama_runner.sources.gguf_header import read_header
 from llama_runner.sources.hub.remote_header import LARGEST_HEADER, fetch_header, write_with_hole
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
+from llama_runner.system.link_or_clone import link_or_copy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +60,7 @@ def headers_of(source: AnySource, directory: Path, fetch: Fetch, small_files: Pa
                     write_with_hole(directory / file.name, fetch(file, 0, min(8 + length, LARGEST_HEADER)), file.size)
                 elif (here := small_files / file.name).is_file():
                     (directory / file.name).parent.mkdir(parents=True, exist_ok=True)
-                    (directory / file.name).symlink_to(here.absolute())
+                    link_or_copy(here.absolute(), directory / file.name)
             return _converted(directory, source.name, directory)
 
 

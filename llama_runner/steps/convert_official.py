@@ -20,6 +20,7 @@ from llama_runner.sources.local import LocalSafetensors
 from llama_runner.steps.convert import CHECK, converted_place, projector_place
 from llama_runner.steps.convert_adapter import adapter_estimate, adapter_place
 from llama_runner.steps.official_converter_environment import CONVERT, run_official_script
+from llama_runner.system.link_or_clone import link_or_copy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -190,7 +191,7 @@ def model_view(workspace: Workspace, field: str, node: Node, name: str) -> Path:
     for file, path in files.items():
         if file != STATE_FILE:
             (view / file).parent.mkdir(parents=True, exist_ok=True)
-            (view / file).symlink_to(path.resolve())
+            link_or_copy(path.resolve(), view / file)
     _write_settings_for_transformers_4(view / "tokenizer_config.json")
     return view
 

@@ -22,7 +22,7 @@ from llama_runner.core.digest import Digest, is_tree_digest, scheme_of, tree_dig
 from llama_runner.core.errors import Interrupted
 from llama_runner.core.short_sha256 import sha256
 from llama_runner.system.files import open_regular
-from llama_runner.system.platforms import advise_read_ahead, forget_cached
+from llama_runner.system.platforms import advise_read_ahead, change_time_ns, forget_cached
 
 if TYPE_CHECKING:
     import sqlite3
@@ -49,7 +49,7 @@ def file_stamp(path: Path) -> Stamp:
 def source_stamp(path: Path) -> Stamp:
     """Return the stamp of a file of a source, links followed."""
     found = path.stat()
-    return {**_stamp(found), "ctime_ns": found.st_ctime_ns}
+    return {**_stamp(found), "ctime_ns": change_time_ns(path, found)}
 
 
 def _stamp(found: os.stat_result) -> Stamp:

@@ -100,17 +100,25 @@ def _opened(path: str | Path) -> tuple[int, int]:
         descriptor = os.open(path, flags)
     except ValueError as error:  # a NUL character, or a surrogate that encodes no byte
         raise OSError(errno.EINVAL, "no file can have this name", str(path)) from error
+    except PermissionError:
+        if IS_WINDOWS and os.path.isdir(path):  # noqa: PTH112 - faster
+            raise _is_a_directory(path) from None
+        raise
     try:
         status = os.fstat(descriptor)
         mode = status.st_mode
         if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+            raise _is_a_directory(path)
         if not stat.S_ISREG(mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor, status.st_size
+
+
+def _is_a_directory(path: str | Path) -> IsADirectoryError:
+    return IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
 
 
 def open_private_log(path: str | Path) -> IO[bytes]:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from llama_runner.system.platforms import IS_WINDOWS
 
 if TYPE_CHECKING:
     from io import BufferedReader
@@ -43,3 +46,21 @@ def link(source: Path, target: Path, seen: os.stat_result) -> bool:
         return True
     target.unlink()
     return False
+
+
+def link_or_copy(original: Path, target: Path) -> None:
+    """Make a symbolic link. Raises ``OSError``.
+
+    On Windows, which refuses these to most users, it is a hard link or a copy.
+    """
+    try:
+        target.symlink_to(original)
+    except OSError:
+        if not IS_WINDOWS:
+            raise
+        with suppress(OSError):  # it is on another drive
+            os.link(original, target)
+            return
+        import shutil  # noqa: PLC0415 - not on the warm path
+
+        shutil.copy2(original, target)

@@ -26,6 +26,8 @@ IS_WINDOWS: bool = sys.platform == "win32"
 IS_MACOS: bool = sys.platform == "darwin"
 HAS_PROC: bool = sys.platform == "linux" and os.path.isdir("/proc/self")  # noqa: PTH112 - faster
 """Whether the kernel tells about processes below ``/proc``. On Windows that would be a directory of any drive."""
+HOME = "USERPROFILE" if sys.platform == "win32" else "HOME"
+"""The variable with the directory of the user. A ``HOME`` on Windows is of a shell such as Git's."""
 EXE = ".exe" if sys.platform == "win32" else ""
 """How the name of a program's file ends."""
 PYTHON_OF_ENVIRONMENT = "Scripts/python.exe" if sys.platform == "win32" else "bin/python"
@@ -170,6 +172,18 @@ def set_owner(path: Path, like: os.stat_result) -> None:
     """Give a file the owner of another one. Raises ``OSError``."""
     if sys.platform != "win32":
         os.chown(path, like.st_uid, like.st_gid)
+
+
+def change_time_ns(file: int | str | Path, status: os.stat_result) -> int:
+    """Return when the bytes or attributes of a file changed, which no program can set. Raises ``OSError``.
+
+    The file is a path or a descriptor. Its ``status`` has this time on POSIX; on Windows, when the file was made.
+    """
+    if sys.platform == "win32":
+        from llama_runner.system import windows_jobs_and_events  # noqa: PLC0415 - only there
+
+        return windows_jobs_and_events.change_time_ns(file) or status.st_ctime_ns
+    return status.st_ctime_ns
 
 
 def rename_over(path: Path, target: Path) -> None:

@@ -19,7 +19,7 @@ llama = {{ parallel = 2 }}
 preset = "mine"
 
 [models."tiny:demo"]
-source = "{MODEL_DIRECTORY}"
+source = "{MODEL_DIRECTORY.as_posix()}"
 aliases = ["little"]
 port = 8123  # ours
 llama = {{ ctx_size = 512 }}

@@ -26,7 +26,7 @@ threads = 1
 llama = {{ parallel = 2 }}
 
 [models."tiny:demo"]
-source = "{MODEL_DIRECTORY}"
+source = "{MODEL_DIRECTORY.as_posix()}"
 aliases = ["little"]
 port = 0
 sampling = {{ temperature = 0 }}
@@ -130,7 +130,7 @@ def test_prepare_convert_and_bench_take_a_declared_name(ask: Command, tmp_path: 
 
 
 def test_lock_takes_declared_names_with_their_options(ask: Command, declare: Write, root: Path, tmp_path: Path) -> None:
-    declare(f'[models.a]\nsource = "{MODEL_DIRECTORY}"\nquantization = "q8_0"\naliases = ["b"]\n')
+    declare(f'[models.a]\nsource = "{MODEL_DIRECTORY.as_posix()}"\nquantization = "q8_0"\naliases = ["b"]\n')
     locked = ask("lock", "b", "--lock-file", tmp_path / "lock", "--json")
     assert locked.code == 0, locked
     [entry] = json.loads((tmp_path / "lock").read_text())["models"].values()
@@ -146,7 +146,7 @@ def test_an_adapter_is_asked_by_its_name(ask: Command, declare: Write, tmp_path:
     model = Runner(binaries).prepare(demo=True).model
     adapter = write_adapter(tmp_path / "cwd" / "a,b.gguf", model, 1)
     declare(
-        f'[models.m]\nsource = "{MODEL_DIRECTORY}"\nport = 0\nctx_size = 512\n'
+        f'[models.m]\nsource = "{MODEL_DIRECTORY.as_posix()}"\nport = 0\nctx_size = 512\n'
         f'[models.m.adapters.l]\npath = "{adapter.name}"\nscale = 0.5\n'
     )
     started = ask("run", "m:l", "--detach", "--canary")
@@ -203,7 +203,7 @@ def test_a_broken_file_is_an_object_for_programs(ask: Command, declare: Write) -
 
 
 def test_config_names_another_file_and_empty_means_none(ask: Command, tmp_path: Path) -> None:
-    other = write_in(tmp_path)(f'[models.other]\nsource = "{MODEL_DIRECTORY}"\n', "other.toml")
+    other = write_in(tmp_path)(f'[models.other]\nsource = "{MODEL_DIRECTORY.as_posix()}"\n', "other.toml")
     assert ask("plan", "other", "--config", other).code == 0
     assert ask("plan", "other", env={"LLAMA_RUNNER_CONFIG": str(other)}).code == 0
     says(ask("plan", "other", "--config", tmp_path / "gone.toml"), 2, "gone.toml does not exist")

@@ -77,7 +77,7 @@ def test_nothing_is_kept_where_json_would_change_it_or_nothing_may_be_written(tm
 
 
 def test_a_second_start_by_a_declared_name_does_not_load_the_parser(root: Path, tmp_path: Path) -> None:
-    file = write_in(tmp_path)(f'[models.tiny]\nsource = "{MODEL_DIRECTORY}"\n')
+    file = write_in(tmp_path)(f'[models.tiny]\nsource = "{MODEL_DIRECTORY.as_posix()}"\n')
     script = (
         "import sys; from llama_runner.cli.entry_point import main\nassert main(sys.argv[1:]) == 0\n"
         "sys.stderr.write(repr({'tomllib', 'tomli', 'datetime'} & {*sys.modules}))"

@@ -311,7 +311,7 @@ def test_bad_encoder_has_an_error_of_its_own(title: str, tmp_path: Path) -> None
 
 
 def test_missing_directory(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"model directory not found: .*/none"):
+    with pytest.raises(SourceError, match=r"model directory not found: .*[/\\]none"):
         inspect(tmp_path / "none")
 
 

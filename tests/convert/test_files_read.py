@@ -52,13 +52,13 @@ def test_11_22_every_file_that_the_source_code_names_is_declared() -> None:
 
 
 READ = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 directory, target = map(Path, sys.argv[1:])
 opened = set()
 def note(name, arguments):
-    if name == "open" and str(arguments[0]).startswith(f"{directory}/"):
-        opened.add(str(Path(arguments[0]).relative_to(directory)))
+    if name == "open" and str(arguments[0]).startswith(f"{directory}{os.sep}"):
+        opened.add(Path(arguments[0]).relative_to(directory).as_posix())
 sys.addaudithook(note)
 from llama_runner.convert import convert
 convert(directory, target, name="m")

@@ -39,7 +39,7 @@ GGUF = r"b'GGUF' + (3).to_bytes(4, 'little') + bytes(16)"
 LISTING = f"""
 import pathlib, sys, json
 view, made = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[3])
-found = sorted(str(path.relative_to(view)) for path in view.rglob('*') if path.is_file())
+found = sorted(path.relative_to(view).as_posix() for path in view.rglob('*') if path.is_file())
 print('saw', json.dumps([view.name, found, sys.argv[4:]]))
 made.write_bytes({GGUF})
 """

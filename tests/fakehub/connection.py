@@ -128,7 +128,7 @@ class Connection(BaseHTTPRequestHandler):
     def _send_part(self, content: BinaryIO, at: int, stop: int) -> None:
         """Send some bytes of a file, which is then read on from there."""
         self.wfile.flush()
-        while at < stop and not isinstance(self.connection, ssl.SSLSocket):
+        while at < stop and hasattr(os, "sendfile") and not isinstance(self.connection, ssl.SSLSocket):
             sent = self._send_directly(content, at, min(stop - at, 16 * BLOCK))
             if not sent:
                 break

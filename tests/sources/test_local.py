@@ -238,7 +238,7 @@ RELEVANT: dict[str, Callable[[Path], object]] = {
 
 @pytest.fixture
 def model(directory: Path) -> Path:
-    (directory / "README.md").write_text(CARD)
+    (directory / "README.md").write_bytes(CARD.encode())
     (directory / "config.json").write_text(TEXT)
     (directory / "trainer_state.json").write_text("{}")
     (directory / "1_Pooling" / "config.json").unlink()

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
-import sys
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,28 +12,10 @@ import psutil
 import pytest
 
 from llama_runner.demo import ANSWER, QUESTION
-from llama_runner.system.platforms import IS_WINDOWS, group_options
-from tests.shared_root import shared_root
+from llama_runner.system.platforms import IS_WINDOWS
+from tests.windows.commands import Foreground, call, sentence, servers
 
 pytestmark = pytest.mark.skipif(not IS_WINDOWS, reason="scripts/test_windows.sh runs it with Windows' Python")
-
-MODULE = [sys.executable, "-m", "llama_runner"]
-
-
-def call(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    done = subprocess.run([*MODULE, *map(str, words)], check=False, capture_output=True, text=True, timeout=500)
-    assert done.returncode == code, done
-    assert "Traceback" not in done.stderr, done
-    return done
-
-
-@pytest.fixture(scope="module")
-def root() -> Path:
-    """Return a root that keeps the programs; what is made of the demo model is made by this run."""
-    path = shared_root() / "a röot"
-    call("prepare", "--demo", "--root", path)
-    return path
 
 
 @pytest.fixture
@@ -47,19 +26,6 @@ def detached(root: Path) -> Iterator[dict[str, Any]]:
     yield server
     if servers(root):
         call("stop", "--all", "--root", root)
-
-
-def servers(root: Path) -> list[dict[str, Any]]:
-    return list(json.loads(call("ps", "--json", "--root", root).stdout))
-
-
-def sentence(url: str) -> str:
-    """Return what a server says to the demo model's question."""
-    body = {"messages": [{"role": "user", "content": QUESTION}], "temperature": 0, "max_tokens": 64}
-    headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(f"{url}/v1/chat/completions", json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request, timeout=200) as answer:
-        return str(json.load(answer)["choices"][0]["message"]["content"]).strip()
 
 
 def test_19_02_prepare_again_runs_nothing(root: Path) -> None:
@@ -87,32 +53,12 @@ def test_19_02_a_detached_server_answers_is_restarted_and_stopped(root: Path, de
     assert not psutil.pid_exists(again["pid"])
 
 
-class Foreground:
-    """``run_server --demo`` in a console of its own, once it serves."""
-
-    def __init__(self, root: Path) -> None:
-        words = [sys.executable, "-m", "llama_runner.run_server", "--demo", "--port", "0", "--root", str(root)]
-        self.process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **group_options(own=True)
-        )
-        assert self.process.stdout is not None
-        said = []
-        for line in self.process.stdout:
-            said.append(line)
-            if line.startswith(b"listening "):
-                break
-        else:
-            raise AssertionError(b"".join(said))
-        [self.server] = servers(root)
-
-
 @pytest.fixture
 def foreground(root: Path) -> Iterator[Foreground]:
     """Start a server in the foreground."""
-    started = Foreground(root)
+    started = Foreground(["llama_runner.run_server", "--demo", "--port", "0"], root)
     yield started
-    started.process.kill()
-    started.process.communicate()
+    started.close()
 
 
 def test_19_02_llama_server_does_not_outlive_us(foreground: Foreground) -> None:

@@ -16,7 +16,7 @@ from llama_runner.core.immutable_values import Value
 from llama_runner.store.layout import user_path
 from llama_runner.system.files import open_regular, read_head
 from llama_runner.system.network_settings import is_true, parse_endpoint, user_agent
-from llama_runner.system.platforms import IS_WINDOWS
+from llama_runner.system.platforms import HOME, IS_WINDOWS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -159,7 +159,7 @@ def token_file_path(environment: Mapping[str, str]) -> Path:
         return user_path(os.path.expandvars(chosen))
     if home := environment.get("HF_HOME"):
         return user_path(os.path.expandvars(home)) / "token"
-    cache = environment.get("XDG_CACHE_HOME") or str(Path(environment.get("HOME") or "~") / ".cache")
+    cache = environment.get("XDG_CACHE_HOME") or str(Path(environment.get(HOME) or "~") / ".cache")
     return user_path(os.path.expandvars(cache)) / "huggingface" / "token"
 
 

@@ -17,6 +17,7 @@ from llama_runner.sources.hub.hash_while_downloading import BLOCK, INCOMPLETE, F
 from llama_runner.store.layout import user_path
 from llama_runner.system.files import open_regular
 from llama_runner.system.link_or_clone import clone, link
+from llama_runner.system.platforms import HOME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -51,7 +52,7 @@ def cache_directory(environment: Mapping[str, str]) -> Path:
             return user_path(os.path.expandvars(chosen))
     home = environment.get("HF_HOME")
     if not home:
-        above = environment.get("XDG_CACHE_HOME") or str(Path(environment.get("HOME") or "~") / ".cache")
+        above = environment.get("XDG_CACHE_HOME") or str(Path(environment.get(HOME) or "~") / ".cache")
         home = str(Path(above) / "huggingface")
     return user_path(os.path.expandvars(home)) / "hub"
 

@@ -170,6 +170,7 @@ class PartialFile:
         with open_regular(self.path) as opened:
             start = opened.read(len(MAGIC))
         if start != MAGIC:
+            self._opened.close()  # else Windows would not delete it
             self.path.unlink()
             raise wrong_start_error(self.pin.repo, self.file.name, start)
 

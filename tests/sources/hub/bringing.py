@@ -83,4 +83,4 @@ class Bringing:
 
     def there(self) -> set[str]:
         """Return the names of all files in the directory."""
-        return {str(path.relative_to(self.directory)) for path in self.directory.rglob("*") if path.is_file()}
+        return {path.relative_to(self.directory).as_posix() for path in self.directory.rglob("*") if path.is_file()}

@@ -14,6 +14,7 @@ from llama_runner.core.digest import Digest, file_digest
 from llama_runner.core.errors import Interrupted
 from llama_runner.sources.hub.hf_cache import find_cached, place_cached
 from llama_runner.sources.hub.pins import Pin, RemoteFile
+from llama_runner.system.platforms import HOME
 
 COMMIT = "c" * 40
 WEIGHTS = b"GGUF" + bytes(range(256)) * 12_000
@@ -55,8 +56,11 @@ class Cache:
         stored.write_bytes(content)
         link = self.repo / "snapshots" / COMMIT / file.name
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(os.path.relpath(stored, link.parent))
         self.files.append(file)
+        try:
+            link.symlink_to(os.path.relpath(stored, link.parent))
+        except OSError:  # on Windows huggingface_hub has the file there then, and no blob
+            return stored.replace(link)
         return stored
 
     @property
@@ -75,8 +79,8 @@ def cache(tmp_path: Path) -> Cache:
         ({"HF_HUB_CACHE": "{}/a", "HUGGINGFACE_HUB_CACHE": "{}/x", "HF_HOME": "{}/x"}, "a"),
         ({"HUGGINGFACE_HUB_CACHE": "{}/b", "HF_HOME": "{}/x"}, "b"),
         ({"HF_HOME": "{}/c", "XDG_CACHE_HOME": "{}/x"}, "c/hub"),
-        ({"XDG_CACHE_HOME": "{}/d", "HOME": "{}/x"}, "d/huggingface/hub"),
-        ({"HOME": "{}/e"}, "e/.cache/huggingface/hub"),
+        ({"XDG_CACHE_HOME": "{}/d", HOME: "{}/x"}, "d/huggingface/hub"),
+        ({HOME: "{}/e"}, "e/.cache/huggingface/hub"),
     ],
 )
 def test_the_cache_is_where_huggingface_hub_itself_looks(
@@ -87,8 +91,11 @@ def test_the_cache_is_where_huggingface_hub_itself_looks(
     file = in_lfs("model.gguf", WEIGHTS)
     stored = cache.add(file, WEIGHTS)
     asked = "import huggingface_hub.constants as c; print(c.HF_HUB_CACHE)"
-    theirs = subprocess.run([sys.executable, "-c", asked], env=environment, check=True, capture_output=True, text=True)
-    assert theirs.stdout.strip() == str(tmp_path / directory)
+    of_system = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}  # Windows needs it
+    theirs = subprocess.run(
+        [sys.executable, "-c", asked], env=environment | of_system, check=True, capture_output=True, text=True
+    )
+    assert Path(theirs.stdout.strip()) == tmp_path / directory
     assert find_cached(cache.pin, file, environment) == stored
 
 

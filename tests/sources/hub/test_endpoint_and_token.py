@@ -15,6 +15,7 @@ from llama_runner.core.errors import UsageError
 from llama_runner.sources.hub import endpoint_and_token
 from llama_runner.sources.hub.endpoint_and_token import Access, find_access
 from llama_runner.system.network_settings import is_offline
+from llama_runner.system.platforms import HOME
 
 TOKEN = "hf_ThisMustNotBeSeenAnywhere"
 
@@ -34,7 +35,7 @@ def notices() -> Notices:
 @pytest.fixture
 def home(tmp_path: Path) -> dict[str, str]:
     """Return the environment of a user who has nothing."""
-    return {"HOME": str(tmp_path)}
+    return {HOME: str(tmp_path)}
 
 
 def written(path: Path, content: str | bytes = TOKEN, mode: int = 0o600) -> Path:
