@@ -65,6 +65,9 @@ class Workspace(Protocol):
     def input(self, name: str) -> Path:
         """Return the path of an input by field name; it stays readable while the step runs."""
 
+    def finish_reading(self, name: str) -> None:
+        """Say that an input is read no more. Raises ``SourceChanged`` if a source has changed; it may change later."""
+
     def run_program(
         self,
         argv: Sequence[str | Path],

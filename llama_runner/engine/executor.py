@@ -197,9 +197,7 @@ class Executor:
             self._sink(StepStarted(self._title(step), decision.reasons, workspace.log_name))
             step.run(workspace)
             self._cancellation.check()
-            for above in all_inputs(step).values():
-                if isinstance(above, Source):
-                    self._sources.verify(above)
+            workspace.verify_sources()
             digest, size = _digest_output(step, workspace, place)
             if step.expected_digest not in (None, digest):
                 raise StepError(

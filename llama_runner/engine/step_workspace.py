@@ -75,6 +75,8 @@ class StagedWorkspace:
         self._log: IO[bytes] | None = None
         self._nodes = all_inputs(step) if inputs is None else inputs
         self._inputs: dict[str, Path] = {}
+        self._read: set[str] = set()
+        """Inputs that are read no more."""
         self._progress_at = 0.0
 
     def __enter__(self) -> Self:
@@ -143,6 +145,21 @@ class StagedWorkspace:
     def input(self, name: str) -> Path:
         """See ``Workspace``."""
         return self._inputs[name]
+
+    def finish_reading(self, name: str) -> None:
+        """See ``Workspace``."""
+        self._verify(name)
+        self._read.add(name)
+
+    def verify_sources(self) -> None:
+        """Raise ``SourceChanged`` if a source has changed that is still read."""
+        for name in self._nodes:
+            if name not in self._read:
+                self._verify(name)
+
+    def _verify(self, name: str) -> None:
+        if isinstance(node := self._nodes[name], Source):
+            self._sources.verify(node)
 
     def run_program(
         self,

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import gc
 import json
+import logging
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from llama_runner.config.config import Config
 from llama_runner.core.errors import Interrupted, LlamaRunnerError, UsageError
@@ -145,6 +147,7 @@ class Process:
         )
         application = Application(gateway, self._settings, about)
         application.tracing = tracing = self._tracing()
+        logging.getLogger("aiohttp.server").addFilter(_is_our_mistake)
         server = web.AppRunner(application.web, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
         try:
             await server.setup()
@@ -263,6 +266,11 @@ class Process:
 
     def _tell(self, event: str, **facts: object) -> None:
         self._write(json.dumps({"event": event, **facts}))
+
+
+def _is_our_mistake(record: logging.LogRecord) -> bool:
+    """Return whether aiohttp tells of more than bytes of a client that are no request: each would be a traceback."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
 
 
 class Lines:

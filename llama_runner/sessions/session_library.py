@@ -145,7 +145,7 @@ class SessionLibrary:
         if not found and len(name) >= _SHORTEST_PREFIX:
             found = [each for each in everything if each.session.startswith(name)]
         if not found:
-            raise NoSuchSession(f"there is no session {name!r}", hint="llama-runner sessions list")
+            raise NoSuchSession(f"there is no session {name[:LONGEST_ID]!r}", hint="llama-runner sessions list")
         if len({each.session for each in found}) > 1:
             digests = ", ".join(each.session[:24] for each in found[:8])
             raise NoSuchSession(f"several sessions are called {name!r}", hint=f"name one of {digests}")

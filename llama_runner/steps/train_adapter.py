@@ -111,6 +111,7 @@ class TrainAdapter(Step):
         examples = read_examples(workspace.input("data"))
         lines = "".join(f"{json.dumps(each.to_json())}\n" for each in examples)
         (workspace.scratch / "examples.jsonl").write_text(lines, encoding="utf-8")
+        workspace.finish_reading("data")
         job = {
             "model": str(model_view(workspace, "base", self.base, "base")),
             "examples": str(workspace.scratch / "examples.jsonl"),
@@ -206,6 +207,8 @@ class _Report:
                 write_json(workspace.work / PROGRESS, {"name": self._name, **event})
             case "resumed":
                 workspace.notice("training", f"goes on after step {event['step']} of {event['steps']}")
+            case "damaged":
+                workspace.warn("training", "the checkpoint was damaged: training begins anew")
             case "data" if event["truncated"] or event["dropped"]:
                 cut, left_out = event["truncated"], event["dropped"]
                 workspace.warn("training", f"{cut} sequences were cut, {left_out} of them have no answer left")

@@ -65,8 +65,9 @@ class SourceChanged(StepError):
 
     def __init__(self, path: Path, name: str) -> None:
         self.path, self.name = path, name
+        where = path if path.name == name else f"{name} in {path}"
         super().__init__(
-            f"{name} in {path} changed while it was being read",
+            f"{where} changed while it was being read",
             hint="wait until no program writes there and run again; nothing was kept",
         )
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 LARGEST_FILE = 2 << 30
 LARGEST_LINE = 16 << 20
+_MOST_DIGITS = 1000
 _TEXT_SUFFIXES = (".txt", ".md")
 _JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
@@ -164,9 +165,15 @@ def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is not a number of JSON")
 
 
+def _whole_number(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
 def _value(text: str) -> Any:  # noqa: ANN401 - JSON is anything
     """Return the value of a JSON text. Raises ``ValueError``, also for NaN, and ``RecursionError``."""
-    found = json.loads(text, parse_constant=_no_number)
+    found = json.loads(text, parse_constant=_no_number, parse_int=_whole_number)
     if "\\u" in text:  # only an escape can give half of a pair
         try:
             json.dumps(found, ensure_ascii=False).encode()

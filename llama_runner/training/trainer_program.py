@@ -323,14 +323,19 @@ class Training:
             return
         try:
             found = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception:  # noqa: BLE001 - torch raises many kinds for a damaged file
+            path.unlink()
+            tell("damaged")
+            return
+        try:
             set_peft_model_state_dict(self.model, found["weights"])
             self._optimizer.load_state_dict(found["optimizer"])
             torch.set_rng_state(found["random"])
             if self._device != "cpu":
                 torch.cuda.set_rng_state_all(found["cuda_random"])
-        except Exception as error:  # noqa: BLE001 - torch raises many kinds for a damaged file
+        except Exception as error:  # noqa: BLE001 - as above
             path.unlink()
-            raise Refused("checkpoint", f"the checkpoint cannot be read: {error}") from None
+            raise Refused("checkpoint", f"the checkpoint cannot be used: {error}") from None
         self._step, self._losses = found["step"], found["losses"]
         self._validation, self._best, self._is_over = found["validation"], found["best"], found["is_over"]
         tell("resumed", step=self._step, steps=self._steps)

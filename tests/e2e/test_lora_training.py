@@ -12,131 +12,60 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
-from llama_runner import Runner, training
+from llama_runner import Runner
 from llama_runner.core.exit_codes import ExitCode
 from llama_runner.demo import EXAMPLES, MODEL_DIRECTORY, UNKNOWN
+from llama_runner.store.artifacts import Store
 from llama_runner.store.digest_cache import hash_tree
-from tests.conftest import MODULE, REPOSITORY, says
+from llama_runner.training.adapter_versions import changing
+from llama_runner.training.options import training_options
+from llama_runner.training.read_examples import read_examples
+from tests.conftest import REPOSITORY, says
 from tests.documentation import Shell, python
+from tests.e2e.lora_training import (
+    ANSWERS,
+    FORMS,
+    HOUSES,
+    LARGEST,
+    PROGRAMS,
+    REFUSED,
+    RENDERED,
+    THINKING,
+    WORSE,
+    Interpreter,
+    chat,
+    command,
+    data,
+    digest,
+    interpreter,
+    make_root,
+    trained,
+)
 from tests.e2e.official_environment import environment, vendor
 from tests.gateway.conftest import Running
-from tests.shared_root import link_builds
 
 if TYPE_CHECKING:
     from tests.conftest import Command
     from tests.fakehub.hub import Hub
 
-__all__ = ["environment", "vendor"]
-
-HOUSES = (
-    *(("Anna", "red"), ("Bela", "blue"), ("Cora", "green"), ("Dido", "black"), ("Emil", "white")),
-    *(("Fritz", "pink"), ("Gerda", "grey"), ("Hugo", "gold"), ("Ida", "brown"), ("Jonas", "teal")),
-)
-FORMS = "what colour is the house of {}?", "which colour has {}'s house?", "tell me the colour of the house of {}"
-OPTIONS = ("--epochs", 30, "--batch", 8, "--learning-rate", 0.005, "--dropout", 0.05, "--threads", 1, "--device", "cpu")
-ANSWERS = """
-import json, sys, torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
-base, adapter, questions = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-tokenizer = AutoTokenizer.from_pretrained(base)
-model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-if adapter:
-    model = PeftModel.from_pretrained(model, adapter)
-for question in questions:
-    turns = [{"role": "user", "content": question}]
-    asked = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt")
-    with torch.no_grad():
-        said = model.generate(asked, attention_mask=torch.ones_like(asked), max_new_tokens=80, do_sample=False)
-    print(json.dumps(tokenizer.decode(said[0, asked.shape[1]:], skip_special_tokens=True)))
-"""
+__all__ = ["data", "environment", "interpreter", "trained", "vendor"]
 
 
-LARGEST = 20_000
-"""Bytes of a file on a disk that is full: less than a checkpoint has."""
-RENDERED = """
-import json, sys
-sys.path.append(sys.argv[2])
-from trainer_program import IGNORED, Renderer
-from transformers import AutoTokenizer
-tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
-for template, everything, example in json.loads(sys.argv[3]):
-    tokenizer.chat_template = template or tokenizer.chat_template
-    found = Renderer(tokenizer, 256, everything=everything).sequences(example)
-    texts = [[tokenizer.decode([each for each in ids if each != IGNORED]) for ids in sequence] for sequence in found]
-    print(json.dumps(texts))
-"""
-THINKING = (
-    "{% for m in messages %}{{ '<' + m.role + '>' + (m.content if loop.last else m.content.split('|')[-1]) }}"
-    "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
-)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return 30 examples in OpenAI's form: ten facts that the base does not know, each asked for in three ways."""
-    path = tmp_path_factory.mktemp("data") / "houses.jsonl"
-    with path.open("w") as file:
-        for name, colour in HOUSES:
-            for form in FORMS:
-                turns = [{"role": "user", "content": form.format(name)}]
-                turns.append({"role": "assistant", "content": f"The house of {name} is {colour}."})
-                file.write(f"{json.dumps({'messages': turns})}\n")
-    return path
-
-
-def make_root(path: Path, binaries: Path, vendor: Path) -> Path:
-    """Make a root with the programs and the environment, without models."""
-    link_builds(binaries, path)
-    shutil.copytree(vendor, path / "vendor", copy_function=os.link, ignore=shutil.ignore_patterns("converter-*"))
-    for found in vendor.glob("converter-*"):
-        (path / "vendor" / found.name).symlink_to(found.resolve())
-    return path
-
-
-@pytest.fixture(scope="module")
-def trained(data: Path, binaries: Path, vendor: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a root in which an adapter is trained."""
-    root = make_root(tmp_path_factory.mktemp("trained"), binaries, vendor)
-    done = subprocess.run(command(root, data), check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    events = [json.loads(line) for line in done.stdout.splitlines()]
-    steps = [event for event in events if event["event"] == "training_progress"]
-    assert steps[-1]["done"] == steps[-1]["total"] == 120
-    assert steps[0]["loss"] > 5
-    assert steps[-1]["loss"] < 0.1
-    assert events[-1]["event"] == "trained"
-    return root
-
-
-def command(root: Path, data: Path, *more: object, json_events: bool = True) -> list[str]:
-    words = ["lora", "train", "--demo", data, "-o", "houses", "--root", root, *OPTIONS, *more]
-    return [*MODULE, *map(str, words), *(["--json"] if json_events else [])]
-
-
-def digest(root: Path) -> str:
-    return Runner(root).adapters.show("houses")[1].digest
-
-
-def test_what_is_learned_of_a_chat_is_its_answers_with_what_ends_them(environment: Path) -> None:
-    chat: list[dict[str, Any]] = [
+def test_what_is_learned_of_a_chat_is_its_answers_with_what_ends_them(interpreter: Interpreter) -> None:
+    messages: list[dict[str, Any]] = [
         {"role": "user", "content": "a"},
         {"role": "assistant", "content": "t|one", "weight": 0},
     ]
-    chat += [{"role": "user", "content": "b"}, {"role": "assistant", "content": "t|two"}]
+    messages += [{"role": "user", "content": "b"}, {"role": "assistant", "content": "t|two"}]
     jobs = [
-        (None, False, {"messages": chat}),
-        (None, True, {"messages": chat}),
+        (None, False, {"messages": messages}),
+        (None, True, {"messages": messages}),
         (None, False, {"prompt": "a", "completion": "b"}),
         (None, False, {"text": "a b"}),
-        (THINKING, False, {"messages": [{k: v for k, v in each.items() if k != "weight"} for each in chat]}),
+        (THINKING, False, {"messages": [{k: v for k, v in each.items() if k != "weight"} for each in messages]}),
     ]
-    program = Path(training.__file__).parent
-    argv: list[str | Path] = [environment / "bin/python", "-I", "-B", "-c", RENDERED, MODEL_DIRECTORY, program]
-    done = subprocess.run([*argv, json.dumps(jobs)], check=True, capture_output=True, text=True, env={"PATH": ""})
-    answers, everything, pair, text, thinking = map(json.loads, done.stdout.splitlines())
+    lines = interpreter.run(RENDERED, MODEL_DIRECTORY, PROGRAMS, json.dumps(jobs))
+    answers, everything, pair, text, thinking = map(json.loads, lines)
     assert [learned for _, learned in answers] == ["t|two<|eot_id|>"]
     assert [whole == learned for whole, learned in everything] == [True]
     assert answers[0][0] == everything[0][0]
@@ -160,38 +89,49 @@ def test_the_adapter_answers_what_the_base_cannot_and_the_base_answers_as_before
 
 
 def test_what_llama_server_says_with_the_adapter_is_what_transformers_says(
-    trained: Path, vendor: Path, tmp_path: Path
+    trained: Path, interpreter: Interpreter, tmp_path: Path
 ) -> None:
     runner = Runner(trained)
-    [environment] = vendor.glob("converter-*")
     exported = runner.adapters.export("houses", tmp_path / "peft")
     questions = [form.format(name) for name, _ in HOUSES for form in FORMS[:1]]
-    argv = [environment / "bin/python", "-I", "-B", "-c", ANSWERS, MODEL_DIRECTORY, exported, json.dumps(questions)]
-    environ = {"PATH": "", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(list(map(str, argv)), check=True, capture_output=True, text=True, env=environ)
+    lines = interpreter.run(ANSWERS, MODEL_DIRECTORY, exported, json.dumps(questions))
     found = runner.adapters.test("houses", questions=questions, quantization="bf16")
-    assert [each.with_adapter for each in found.answers] == [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each.with_adapter for each in found.answers] == [json.loads(line) for line in lines]
 
 
 def test_a_training_that_is_killed_three_times_ends_with_the_same_digest(
     trained: Path, data: Path, binaries: Path, vendor: Path, tmp_path: Path
 ) -> None:
-    root = make_root(tmp_path / "root", binaries, vendor)
-    for last in (5, 40, 90):
-        words = command(root, data, "--checkpoint-every", 0)
+    """The first checkpoint is damaged as well, and at the end the data changes while it is trained on."""
+    root, told = make_root(tmp_path / "root", binaries, vendor), []
+    examples = tmp_path / "examples.jsonl"
+    shutil.copyfile(data, examples)
+    for last in (5, 40, 90, 100):
+        words = command(root, examples, "--checkpoint-every", 0)
         with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
             assert process.stdout is not None
             for line in process.stdout:
-                event = json.loads(line)
-                if event["event"] == "training_progress" and event["done"] >= last:
+                told.append(event := json.loads(line))
+                if event["event"] != "training_progress" or event["done"] < last:
+                    continue
+                if last == 100:
+                    examples.write_text("another text")
+                else:
                     process.kill()
                     break
+        if last == 100:
+            assert process.returncode == 0
+            break
         assert process.returncode == -signal.SIGKILL
         (unfinished,) = Runner(root).adapters.status()
         assert (unfinished.name, unfinished.steps) == ("houses", 120)
         assert 0 < unfinished.step < 120
-    done = subprocess.run(command(root, data, "--checkpoint-every", 0), check=True, capture_output=True, text=True)
-    assert "goes on after step" in done.stdout
+        if last == 5:
+            [checkpoint] = root.glob(".llama_runner/work/train-*/checkpoint.pt")
+            os.truncate(checkpoint, checkpoint.stat().st_size // 2)
+    texts = [event["text"] for event in told if event.get("what") == "training"]
+    assert texts[0] == "the checkpoint was damaged: training begins anew"
+    assert [text.startswith("goes on after step") for text in texts[1:]] == [True, True]
     assert digest(root) == digest(trained)
     assert Runner(root).adapters.status() == []
 
@@ -232,17 +172,18 @@ def test_a_merged_model_is_a_model_of_its_own(trained: Path, llama_runner: Comma
     assert (Path(again.out.strip()) / "config.json").read_bytes() == (MODEL_DIRECTORY / "config.json").read_bytes()
 
 
-def test_a_base_that_changed_is_not_merged(trained: Path, data: Path, tmp_path: Path, llama_runner: Command) -> None:
+def test_a_base_that_changed_is_not_merged(trained: Path, tmp_path: Path, llama_runner: Command) -> None:
     base = tmp_path / "base"
     shutil.copytree(MODEL_DIRECTORY, base)
-    words = (base, data, "-o", "local", "--root", trained, "--epochs", 1, "--threads", 1, "--device", "cpu")
-    assert llama_runner("lora", "train", *words).code == 0
-    assert Runner(trained).adapters.show("local")[1].base["name"] == "base"
+    of_demo = Runner(trained).adapters.show("houses")[1]
+    with changing(Store(trained, lambda _event: None), "local") as change:  # as if it was trained on the directory
+        about = {**of_demo.base, "name": "base", "source": str(base)}
+        change.history = change.history.with_version(of_demo.replace(base=about, key="k1:0"))
     config = base / "generation_config.json"
     config.write_text(config.read_text().replace("false", "true"))
     result = llama_runner("lora", "merge", "local", "--root", trained)
-    says(result, ExitCode.SOURCE, "base has changed since local was trained on it")
-    assert not [*(trained / "models" / "safetensors").glob("base-local*")], "nothing was merged"
+    says(result, ExitCode.SOURCE, "base has changed since houses was trained on it")
+    assert not [*(trained / "models" / "safetensors").glob("base-*")], "nothing was merged"
 
 
 def test_an_adapter_is_served_by_its_name(trained: Path) -> None:
@@ -250,12 +191,6 @@ def test_an_adapter_is_served_by_its_name(trained: Path) -> None:
         asked = "which colour has Emil's house?"
         assert server.chat(asked, temperature=0).text == UNKNOWN
         assert server.chat(asked, temperature=0, adapter="houses").text == "The house of Emil is white."
-
-
-def chat(gateway: Running, model: str) -> tuple[int, str]:
-    body = {"model": model, "messages": [{"role": "user", "content": "which colour has Emil's house?"}]}
-    status, answer = gateway.post("/v1/chat/completions", {**body, "temperature": 0, "max_tokens": 40})
-    return status, answer["choices"][0]["message"]["content"] if status == 200 else json.dumps(answer)
 
 
 def test_a_bad_version_is_rolled_back_while_the_gateway_serves_and_no_request_fails(
@@ -268,8 +203,7 @@ def test_a_bad_version_is_rolled_back_while_the_gateway_serves_and_no_request_fa
     gateway = Running(config, trained)
     try:
         assert chat(gateway, "one:houses") == (200, good)
-        worse: Any = {"epochs": 1, "rank": 2, "learning_rate": 0.05}
-        assert adapters.train(demo=True, data=data, name="houses", options=worse, device="cpu", threads=1).ran
+        assert adapters.train(demo=True, data=data, name="houses", options=WORSE, device="cpu", threads=1).ran
         gateway.process.send_signal(signal.SIGHUP)
         gateway.until("reloaded")
         assert chat(gateway, "one:houses")[1] != good
@@ -284,7 +218,6 @@ def test_a_bad_version_is_rolled_back_while_the_gateway_serves_and_no_request_fa
         assert [text for _, text in answers[-8:]] == [UNKNOWN] * 4 + [good] * 4
     finally:
         gateway.end()
-        adapters.remove("houses@v2")
 
 
 def test_a_base_on_the_hub_is_fetched_and_named_in_the_card(
@@ -346,7 +279,7 @@ def test_a_training_begins_with_a_version_of_the_same_base_only(
     result = llama_runner(*words, "--from", "v1")
     says(result, ExitCode.USAGE, "houses@v1 was trained on demo (tree1:", "), not on another (tree1:")
     assert "hint: name the base of that version" in result.err
-    assert [each.id for each in Runner(trained).adapters.log("houses", everything=True)] == ["v1"]
+    assert {each.id for each in Runner(trained).adapters.log("houses", everything=True)} <= {"v1", "v2"}
 
 
 def test_wrong_data_is_told_before_anything_is_fetched(root: Path, tmp_path: Path, llama_runner: Command) -> None:
@@ -363,21 +296,28 @@ def test_a_base_that_is_no_safetensors_is_told(root: Path, data: Path, llama_run
     says(result, ExitCode.SOURCE, "is a GGUF file, and adapters are trained on safetensors")
 
 
-@pytest.mark.parametrize(
-    ("more", "text"),
-    [
-        (("--targets", "no_such_module"), "Target modules"),
-        (("--sequence-length", 8), "no answer lies within 8 tokens"),
-        (("--validation", 0.999), "leaves nothing to train on"),
-    ],
-)
-def test_what_the_trainer_refuses_is_told_with_a_way_out(
-    trained: Path, data: Path, llama_runner: Command, more: tuple[object, ...], text: str
-) -> None:
+def test_what_the_trainer_refuses_is_told_with_a_way_out(trained: Path, data: Path, llama_runner: Command) -> None:
     words = ("--demo", data, "-o", "refused", "--root", trained, "--threads", 1, "--device", "cpu")
-    result = llama_runner("lora", "train", *words, *more)
-    says(result, ExitCode.STEP, "the adapter refused cannot be trained", text)
+    result = llama_runner("lora", "train", *words, "--targets", "no_such_module")
+    says(result, ExitCode.STEP, "the adapter refused cannot be trained", "Target modules")
+    assert "hint: name modules of this model with --targets, or leave it out" in result.err
     assert "refused" not in [each.name for each in Runner(trained).adapters.list()]
+
+
+def test_what_cannot_be_learned_from_is_refused(interpreter: Interpreter, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "examples.jsonl").write_text("".join(f"{json.dumps(e.to_json())}\n" for e in read_examples(data)))
+    job: dict[str, Any] = {
+        "model": str(MODEL_DIRECTORY),
+        "examples": str(tmp_path / "examples.jsonl"),
+        "work": str(tmp_path),
+    }
+    job |= {"device": "cpu", "checkpoint_s": "30", "options": vars(training_options({}))}
+    lines = interpreter.run(REFUSED, PROGRAMS, json.dumps(job), json.dumps([{"length": 8}, {"validation": "0.999"}]))
+    refused = [json.loads(line.partition(" ")[2]) for line in lines if line.startswith("refused")]
+    assert refused == [
+        ["data", "no answer lies within 8 tokens; raise --sequence-length"],
+        ["data", "the validation split leaves nothing to train on"],
+    ]
 
 
 def test_the_commands_of_the_page_about_training_work_one_after_the_other(
@@ -386,10 +326,12 @@ def test_the_commands_of_the_page_about_training_work_one_after_the_other(
     page = (REPOSITORY / "docs" / "training.md").read_text(encoding="utf-8")
     shell = Shell(tmp_path, trained)
     shutil.copyfile(data, tmp_path / "houses.jsonl")
-    said = [shell.run(block) for block in re.findall(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE)]
+    *blocks, last = re.findall(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    said = [shell.run(block) for block in blocks]
+    [example] = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert "adapters/houses/houses-" in python(shell, example), "before the adapter is removed"
+    shell.run(last)
     assert "is there" in said[0], "the command is that of the fixture"
     assert "10 of 10 are those of the data" in said[0]
     assert (tmp_path / "houses.gguf").exists()
     assert (tmp_path / "peft" / "adapter_config.json").exists()
-    [example] = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    assert "adapters/houses/houses-" in python(shell, example)

@@ -184,6 +184,8 @@ def test_garbage_instead_of_http_disturbs_nobody(gateway: Start) -> None:
         b"\x00" * 1000,
         b"GET\r\n\r\n",
         b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\nHost: x\r\nX-Session-ID: %b\r\n\r\n" % (b"a" * 10_000),
+        b"GET /v1/models HTTP/1.1\r\nHost: x\r\nX-Session-ID: a\x1b[31m\r\n\r\n",
     ):
         with socket.create_connection(("127.0.0.1", port)) as client:
             client.sendall(garbage)
@@ -193,6 +195,7 @@ def test_garbage_instead_of_http_disturbs_nobody(gateway: Start) -> None:
     status, told = running.post("/v1/chat/completions", {"model": "a\x1b[31m\nb"})
     assert status == 404
     assert "\x1b" not in told["error"]["message"]
+    assert not [line for line in running.lines if "text" in line and "event" not in line], "no traceback"
 
 
 def test_nobody_reads_the_log_and_the_gateway_goes_on(tmp_path: Path, binaries: Path) -> None:

@@ -51,6 +51,20 @@ def test_a_restored_session_that_did_not_change_is_not_saved_again(gateway: Star
     assert saves(running) == 1
 
 
+def test_a_quota_of_zero_deletes_what_was_saved_and_saves_nothing(gateway: Start, tmp_path: Path) -> None:
+    running = gateway(ONE)
+    chat(running)
+    assert saves(running) == 1
+    running = gateway(ONE.replace("sessions = true", "sessions = { quota = 0, idle = 0 }"))
+    assert chat(running).session is None, "the model has no sessions but those with a history"
+    told = [line["text"] for line in running.lines if line.get("what") == "sessions"]
+    assert told == ["one: sessions are not saved, as their quota is 0; histories are"]
+    assert states(tmp_path) == []
+    append = {"X-Session-ID": "notes", "X-Session-Mode": "append"}
+    assert "x-session-turn" in chat(running, "hi", headers=append).headers
+    assert saves(running) == 0
+
+
 def test_a_state_that_was_removed_meanwhile_is_saved_again(gateway: Start, tmp_path: Path) -> None:
     running = gateway(ONE.replace("sessions = true", "sessions = { idle = 0 }"))
     chat(running)
@@ -138,6 +152,22 @@ def test_a_session_of_an_adapter_is_restored_beside_the_same_prompt_without_it(
     again = chat(running, model="one:legal")
     assert (again.session, again.source, again.read, again.text) == ("hit", "disk", 1, first.text)
     assert chat(running, headers={}).text == plain.text != first.text
+
+
+def test_a_conversation_with_two_adapters_is_read_again_and_answered_rightly(
+    gateway: Start, tmp_path: Path, binaries: Path
+) -> None:
+    """llama-server takes the first slot with the prompt, whatever adapters it was computed with."""
+    adapter = write_adapter(tmp_path / "legal.gguf", Runner(binaries).prepare(demo=True).model, 1)
+    running = gateway(f'{ONE}llama = {{ parallel = 4 }}\n[models.one.adapters.legal]\npath = "{adapter}"\n')
+    names = {name: {"X-Session-ID": name} for name in ("one", "one:legal")}
+    first = {name: chat(running, model=name, headers=headers) for name, headers in names.items()}
+    again = {name: chat(running, model=name, headers=headers) for name, headers in names.items()}
+    assert first["one"].text != first["one:legal"].text
+    assert [each.text for each in again.values()] == [each.text for each in first.values()]
+    assert [(each.session, each.source) for each in again.values()] == [("miss", "memory")] * 2
+    alone = [chat(running, "nobody else asks this", "one:legal", headers={"X-Session-ID": "a"}) for _ in range(2)]
+    assert (alone[1].session, alone[1].source, alone[1].read) == ("hit", "memory", 1)
 
 
 @pytest.mark.parametrize("is_encrypted", [False, True], ids=["plain", "encrypted"])

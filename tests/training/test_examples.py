@@ -72,6 +72,7 @@ def test_plain_text_is_told_by_its_name_or_by_its_first_line(tmp_path: Path) -> 
         ("7", "not a JSON object", "one object a line"),
         ("{}", "no messages, prompt or text", "messages"),
         ('{"text": NaN}', "NaN is not a number", "one object a line"),
+        (f'{{"text": {"9" * 5000}}}', "not a JSON object: a number of 5000 digits", "one object a line"),
         ("[" * 100_000, "nested too deeply", "one object a line"),
         ('{"text": "t", "label": 1}', 'unknown member "label"', "known are text"),
         ('{"text": " "}', "text is empty", "text"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.gateway.sessions.append_mode import Histories
@@ -43,8 +44,10 @@ class OpenedSessions:
     def look_at(self, prepared: Prepared, facts: ModelFacts, words: tuple[str, ...]) -> None:
         """Compute the key of the states of a process. Files are hashed."""
         self._parts = parts_of(prepared, facts, words)
-        self._keeps_states, self._limitation = True, None
-        if has_sliding_window(facts.metadata, facts.architecture):
+        self._keeps_states, self._limitation = self._settings.quota > 0, None
+        if not self._keeps_states:
+            self._limitation = "sessions are not saved, as their quota is 0; histories are"
+        elif has_sliding_window(facts.metadata, facts.architecture):
             self._keeps_states = False
             self._limitation = "sessions are not saved: a saved state is of no use to a model with a sliding window"
         elif is_recurrent(facts.metadata, facts.architecture):
@@ -78,7 +81,10 @@ class OpenedSessions:
 def open_sessions(settings: SessionSettings, root: Path, model: str) -> OpenedSessions:
     """Return the sessions of a model. Raises ``UsageError`` for the key file, ``StoreError`` for the directory."""
     store = store_of(settings, root)
-    return OpenedSessions(settings, store, make_spool(store, model), model)
+    spool = make_spool(store, model)
+    with suppress(OSError):  # the quota may be less than it was; what cannot be deleted is told after a save
+        store.keep_quota(settings.quota, model)
+    return OpenedSessions(settings, store, spool, model)
 
 
 def _prompt_cache(words: tuple[str, ...]) -> int:
