@@ -33,7 +33,6 @@ def answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Callable[[], b
     async def run() -> tuple[int, str]:
         operation = LOG_OF_A_JOB.replace(handler=send)
         monkeypatch.setattr(route_handlers, "OPERATIONS", (operation,))
-        monkeypatch.setattr(streams, "_POLL_S", 0.0)
         gateway = Gateway(tmp_path, lambda: Runner(tmp_path), Catalogue())
         server = web.AppRunner(Application(gateway, Settings()).web)
         await server.setup()

@@ -18,7 +18,7 @@ PLACES = {
     "discover": ("#/discover?q=demo", "Licence: mit"),
     "running": ("#/running", "that models may take"),
     "machine": ("#/machine", "What installs it"),
-    "programs": ("#/programs", "the network must not be used"),
+    "programs": ("#/programs", "Not asked yet"),
     "configuration": ("#/configuration", "threads"),
     "configured": ("#/configuration/models/demo", "llama-runner.toml:2"),
     "adapters": ("#/adapters", "No session is on disk"),

@@ -32,6 +32,7 @@ def test_what_is_found_has_a_size_for_each_quantization_with_what_fits_and_a_lic
     assert "Licence: mit" in other
     browser.press(f"What suits this machine?: {NAME}")
     browser.one("article table", "For a context of")
+    browser.shows("Q4_K_M suits this machine best: the only one.")
     assert browser.all("article .tag.warn")[0].text == "No licence is named"
 
 

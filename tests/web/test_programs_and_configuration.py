@@ -29,7 +29,7 @@ def test_a_build_is_used_rolled_back_compiled_and_removed_only_when_that_is_conf
     assert gateway.post("/api/v1/programs/auto/activate", {})[0] == 200
     browser.gone("tr .tag", "In use")  # what another client did
 
-    browser.shows("the network must not be used")
+    browser.shows("Not asked yet")
     browser.fill("Release", "../../bin/sh")
     browser.press("Install")
     browser.one(".notice.bad", "is no tag of a release")

@@ -139,5 +139,6 @@ function recommendation(found) {
     ],
   });
   rows.update(found.rows);
-  return [el("p", null, found.why), rows.element];
+  const best = found.recommended?.quantization;
+  return [el("p", null, best ? t("discover.best", { quantization: best, why: found.why }) : found.why), rows.element];
 }

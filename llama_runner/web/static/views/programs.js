@@ -43,7 +43,7 @@ export function show(container, context) {
   const compare = (offline) => context.attempt(async () => {
     waiting(updates);
     try {
-      fill(updates, newer(await api.get("/programs/updates", { offline }, context.signal), context));
+      fill(updates, newer(await api.get("/programs/updates", { offline }, context.signal), offline, context));
     } catch (error) {
       fill(updates);
       throw error;
@@ -120,14 +120,15 @@ async function remove(row) {
 /** How far the version in use is behind another one; null where that is not known. */
 const distance = (behind) => behind !== null && ` (${t(behind > 0 ? "programs.behind" : "programs.newest", { count: count(behind) })})`;
 
-function newer(found, context) {
+function newer(found, offline, context) {
   const { pin, index, releases } = found;
   const install = () => context.attempt(() => api.post("/programs/install", { release: releases.tag }));
+  const unknown = (why) => (offline ? t("programs.notAsked") : why);
   return [
     facts([
       [t("programs.pin"), t("programs.pinned", { build: pin.build, package: `${pin.package} ${pin.version}` })],
-      [t("programs.index"), index.newest ? [index.newest, distance(index.behind)] : index.why],
-      [t("programs.releases"), releases.tag ? [name(releases.tag), distance(releases.behind), " ", releases.published && el("span", { class: "soft" }, when(releases.published))] : releases.why],
+      [t("programs.index"), index.newest ? [index.newest, distance(index.behind)] : unknown(index.why)],
+      [t("programs.releases"), releases.tag ? [name(releases.tag), distance(releases.behind), " ", releases.published && el("span", { class: "soft" }, when(releases.published))] : unknown(releases.why)],
     ]),
     releases.notes.map((each) => el("p", { class: "soft" }, each)),
     index.behind > 0 && el("p", { class: "soft" }, t("programs.upgrade")),
