@@ -14,6 +14,7 @@ takes about two minutes. Prints one JSON document; the exit status is 1 where a 
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 import re
@@ -62,6 +63,7 @@ class Gateway:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "llama_runner.gateway", *words], stdout=subprocess.PIPE, text=True
         )
+        atexit.register(self.process.terminate)  # where a measurement fails
         self.events: list[dict[str, Any]] = []
         assert self.process.stdout is not None
         for line in self.process.stdout:
