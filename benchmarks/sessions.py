@@ -50,7 +50,8 @@ CONVERSATION = 3000
 """Tokens."""
 IDLE_S, WARM_UP_S, TURN_S = 2.0, 1.0, 5.0
 """Seconds after which a session is saved, for which a gateway is asked before it is measured, and while it is."""
-LONGEST_SAVING_S = 60.0
+LONGEST_SAVING_S, LONGEST_MODEL_S, LEAST_ROUNDS = 60.0, 65.0, 2
+"""Seconds in which the rest is saved after a turn; after which no more rounds begin with a model, but for the least."""
 
 
 class Gateway:
@@ -246,13 +247,16 @@ def saving_of(directory: Path, root: Path, load: Load, rounds: int) -> dict[str,
     gateway = Gateway(directory, root, f'{text}sessions = {{ idle = "{IDLE_S:.0f}s" }}\n')
     turns: dict[str, list[Turn]] = {"without": [], "with": []}
     take_turn(gateway, load.replace(waiting=1), "first", saves=False, seconds=0.1)  # loads the model
+    end = time.monotonic() + LONGEST_MODEL_S
     for number in range(rounds):
+        if number >= LEAST_ROUNDS and time.monotonic() > end:
+            break
         for name in ("with", "without") if number % 2 else ("without", "with"):
             turns[name].append(take_turn(gateway, load, f"{name} {number}", saves=name == "with"))
     gateway.stop()
     pairs = [with_.tokens / without.tokens for with_, without in zip(turns["with"], turns["without"], strict=True)]
     return {
-        "rounds": rounds,
+        "rounds": len(pairs),
         "seconds_of_a_turn": TURN_S,
         "saved_in_turns": [turn.saved for turn in turns["with"]],
         "waiting_at_the_end_of_turns": [turn.waiting for turn in turns["with"]],
