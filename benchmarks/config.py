@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from warm import end, free_port, until_healthy, whole
+from warm import DEFAULT_ROOT, end, free_port, until_healthy, whole
 
 GOALS = {"check_per_python_pass": 10.0, "declared_ms": 10.0}
 MODELS = 200
@@ -38,10 +37,10 @@ def file_of(count: int) -> str:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--root")
+    parser.add_argument("--root", default=DEFAULT_ROOT)
     parser.add_argument("--rounds", type=int, default=15)
     given = parser.parse_args()
-    root = given.root or os.environ.get("LLAMA_RUNNER_ROOT") or tempfile.mkdtemp()
+    root = str(Path(given.root).resolve())
     package = Path(__file__).parents[1] / "llama_runner"
     subprocess.run([sys.executable, "-m", "compileall", "-q", str(package)], check=True)
     runner = [str(Path(sys.executable).with_name("llama-runner"))]

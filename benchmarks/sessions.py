@@ -1,14 +1,14 @@
 """What sessions save, and what saving them costs, with the real llama-server behind the gateway.
 
-    python benchmarks/sessions.py [--root DIR] [--only NAME ...] [--layers 22] [--rounds 8]
+    python benchmarks/sessions.py [--root DIR] [--only NAME ...] [--layers 22] [--rounds 4]
 
 ``returning``: 20 users on 2 slots; everything is restarted, each returns: tokens that are read again. ``first_token``:
 a conversation of 3,000 tokens with a model of 1 B random weights (2 GB, written to a temporary directory): seconds to
 the first token after a restart, with and without sessions, in the same run. ``saving``: tokens per second of users who
-chat all the time, while sessions of others become idle and are saved, relative to a gateway without sessions, in
-alternating turns: the median of pairs, with the CPU time of gateway and llama-server for each token. With the demo
-model the gateway is a tenth of the load; the model of 100 M random weights has states of several megabytes. Prints one
-JSON document; the exit status is 1 where a goal is missed.
+chat all the time, while sessions of others are saved, relative to the same users at the same gateway while nothing is
+to be saved, in alternating turns: the median of pairs, with the saves in those seconds and the CPU time of gateway and
+llama-server for each token. The states of the model of 100 M random weights have several megabytes. ``--only saving``
+takes about two minutes. Prints one JSON document; the exit status is 1 where a goal is missed.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ TEXT = "root ::= [a-z ]+"
 """Grammar of what random weights may say: what they say otherwise is no text."""
 CONVERSATION = 3000
 """Tokens."""
-WARM_UP_S, TURN_S = 2.0, 6.0
-"""Seconds for which a gateway is asked before it is measured, and while it is."""
-LONGEST_DRAIN_S = 300.0
+IDLE_S, WARM_UP_S, TURN_S = 2.0, 1.0, 5.0
+"""Seconds after which a session is saved, for which a gateway is asked before it is measured, and while it is."""
+LONGEST_SAVING_S = 60.0
 
 
 class Gateway:
@@ -109,7 +109,7 @@ class Gateway:
         return first, timings, text
 
     def count_tokens(self, messages: list[dict[str, str]], session: str, **more: object) -> int:
-        """Stream a chat with as little work as possible; return how many tokens it has."""
+        """Stream a chat with as little work as possible; return how many tokens it has. ``""``: it has no session."""
         where = urlsplit(self.url)
         body = {"model": "one", "messages": messages, "stream": True, "temperature": 0, "ignore_eos": True, **more}
         content = json.dumps(body)
@@ -207,7 +207,7 @@ def first_token(directory: Path, root: Path, layers: int) -> dict[str, Any]:
 
 
 class Load(Value):
-    """What users ask for all the time. Each chat is a session of its own, so there is always one to be saved."""
+    """What users ask for all the time while the sessions of others are saved, or not."""
 
     model: str
     """Lines of its table in the configuration."""
@@ -215,6 +215,8 @@ class Load(Value):
     """Of each prompt."""
     tokens: int
     """Of each answer."""
+    waiting: int
+    """Sessions that wait to be saved when a turn begins: more than the policy saves in it."""
     grammar: str | None = None
 
 
@@ -223,8 +225,8 @@ def saving(directory: Path, root: Path, rounds: int) -> dict[str, Any]:
     demo = next((root / "models" / "gguf").glob("local__demo__*/model.q4_k_m.gguf"))
     random = write_random_model(demo, directory / "random-100m.gguf")
     loads = {
-        "demo": Load(model="demo = true\n", words=200, tokens=64),
-        "random_100m": Load(model=f'gguf_path = "{random}"\n', words=300, tokens=32, grammar=TEXT),
+        "demo": Load(model="demo = true\n", words=200, tokens=64, waiting=40),
+        "random_100m": Load(model=f'gguf_path = "{random}"\n', words=60, tokens=32, waiting=8, grammar=TEXT),
     }
     found = {name: saving_of(directory / name, root, load, rounds) for name, load in loads.items()}
     random.unlink()
@@ -232,46 +234,49 @@ def saving(directory: Path, root: Path, rounds: int) -> dict[str, Any]:
 
 
 def saving_of(directory: Path, root: Path, load: Load, rounds: int) -> dict[str, Any]:
-    """Measure it with one model. Two gateways run, one that saves and one without sessions; they are asked in turns.
+    """Measure it with one model and one gateway, in alternating turns: others have sessions, or have none.
 
-    Sessions are saved after a second instead of 30, so as many wait to be saved as the policy allows at any time. A
-    turn begins when everything of the turn before it is saved.
+    Sessions are saved after two seconds instead of 30, so that a turn begins with all of them waiting. What the policy
+    permits while users are answered is the default: a twentieth of the time.
     """
+    directory.mkdir()
     text = f"[defaults]\nthreads = 1\n[models.one]\n{load.model}ctx_size = 8192\nllama = {{ parallel = 4 }}\n"
-    gateways = {}
-    for name, more in (("without", ""), ("with", 'sessions = { idle = "1s" }\n')):
-        (directory / name).mkdir(parents=True)
-        gateways[name] = Gateway(directory / name, root, text + more)
-    turns: dict[str, list[Turn]] = {name: [] for name in gateways}
-    for number in range(-1, rounds):
-        for name in ("without", "with") if number % 2 else ("with", "without"):
-            turn = take_turn(gateways[name], load, f"{name} {number}")
-            if number >= 0:  # the first loads the model
-                turns[name].append(turn)
-    for gateway in gateways.values():
-        gateway.stop()
-    bytes_saved = [each["bytes"] for each in gateways["with"].of("session_saved")]
-    pairs = list(zip(turns["with"], turns["without"], strict=True))
+    gateway = Gateway(directory, root, f'{text}sessions = {{ idle = "{IDLE_S:.0f}s" }}\n')
+    turns: dict[str, list[Turn]] = {"without": [], "with": []}
+    take_turn(gateway, load.replace(waiting=1), "first", saves=False, seconds=0.1)  # loads the model
+    for number in range(rounds):
+        for name in ("with", "without") if number % 2 else ("without", "with"):
+            turns[name].append(take_turn(gateway, load, f"{name} {number}", saves=name == "with"))
+    gateway.stop()
+    pairs = [with_.tokens / without.tokens for with_, without in zip(turns["with"], turns["without"], strict=True)]
     return {
         "rounds": rounds,
         "seconds_of_a_turn": TURN_S,
-        "bytes_of_a_state": round(statistics.median(bytes_saved)),
-        "saved_per_second": round(sum(turn.saved for turn in turns["with"]) / rounds / TURN_S, 2),
+        "saved_in_turns": [turn.saved for turn in turns["with"]],
+        "waiting_at_the_end_of_turns": [turn.waiting for turn in turns["with"]],
+        "saved_in_turns_without": [turn.saved for turn in turns["without"]],
+        "milliseconds_of_a_save": rounded_median([each["seconds"] * 1e3 for each in gateway.of("session_saved")]),
+        "bytes_of_a_state": rounded_median([each["bytes"] for each in gateway.of("session_saved")]),
         "tokens_per_second": medians(turns, lambda turn: turn.tokens / TURN_S),
         "gateway_cpu_us_per_token": medians(turns, lambda turn: 1e6 * turn.gateway_cpu / turn.tokens),
         "server_cpu_us_per_token": medians(turns, lambda turn: 1e6 * turn.server_cpu / turn.tokens),
-        "ratios_of_pairs": sorted(round(with_.tokens / without.tokens, 3) for with_, without in pairs),
-        "throughput": round(statistics.median(with_.tokens / without.tokens for with_, without in pairs), 3),
+        "ratios_of_pairs": sorted(round(ratio, 3) for ratio in pairs),
+        "throughput": round(statistics.median(pairs), 3),
     }
 
 
+def rounded_median(values: list[float]) -> float:
+    """Return the median."""
+    return round(statistics.median(values), 1)
+
+
 def medians(turns: dict[str, list[Turn]], value: Callable[[Turn], float]) -> dict[str, float]:
-    """Return the median of a value of the turns of each gateway."""
-    return {name: round(statistics.median(map(value, each)), 1) for name, each in turns.items()}
+    """Return the median of a value of the turns of each kind."""
+    return {name: rounded_median([value(turn) for turn in each]) for name, each in turns.items()}
 
 
 class Turn(Value):
-    """What happened while one gateway was asked."""
+    """What happened in the seconds that are measured."""
 
     tokens: float
     gateway_cpu: float
@@ -279,47 +284,65 @@ class Turn(Value):
     server_cpu: float
     saved: int
     """Sessions saved."""
+    waiting: int
+    """Sessions not saved at the end."""
 
 
-def take_turn(gateway: Gateway, load: Load, name: str) -> Turn:
-    """Have three users ask for some seconds; count what is answered in that time."""
-    grammar = {} if load.grammar is None else {"grammar": load.grammar}
+def take_turn(gateway: Gateway, load: Load, name: str, *, saves: bool, seconds: float = TURN_S) -> Turn:
+    """Have three users without sessions ask for some seconds; count what is answered in that time.
+
+    Before, others chat once each: with ``saves`` in sessions, which are saved while the three ask, and after it.
+    """
+    more: dict[str, object] = {"max_tokens": load.tokens}
+    more |= {} if load.grammar is None else {"grammar": load.grammar}
     prompt = " ".join((STORY * (load.words // 10)).split()[: load.words])
     us = psutil.Process(gateway.process.pid)
-    begin = time.monotonic() + WARM_UP_S
-    end = begin + TURN_S
+    already = len(gateway.of("session_saved"))
 
-    def talk(who: int) -> tuple[float, int]:
+    def leave(number: int) -> int:
+        asked = [user(f"{name}, other {number}: {prompt}")]
+        return gateway.count_tokens(asked, f"{name} {number}" if saves else "", **{**more, "max_tokens": 1})
+
+    with ThreadPoolExecutor(4) as others:
+        assert all(others.map(leave, range(load.waiting)))
+    begin = time.monotonic() + WARM_UP_S
+    end = begin + seconds
+
+    def talk(who: int) -> float:
         count, number = 0.0, 0
         while (now := time.monotonic()) < end:
             number += 1
-            asked = [user(f"{name}, user {who}, question {number}: {prompt}")]
-            answered = gateway.count_tokens(asked, f"{name} {who} {number}", max_tokens=load.tokens, **grammar)
+            answered = gateway.count_tokens([user(f"{name}, user {who}, {number}: {prompt}")], "", **more)
             after = time.monotonic()
             count += answered * max(0.0, min(after, end) - max(now, begin)) / (after - now)
-        return count, number
+        return count
 
     def seen() -> tuple[float, float, int]:
         gateway_cpu = sum(us.cpu_times()[:2])
         server_cpu = sum(sum(child.cpu_times()[:2]) for child in us.children(recursive=True))
         return gateway_cpu, server_cpu, len(gateway.of("session_saved"))
 
-    before = len(gateway.of("session_saved"))
     with ThreadPoolExecutor(3) as users:
         talking = [users.submit(talk, who) for who in range(3)]
         time.sleep(begin - time.monotonic())
         first = seen()
         time.sleep(end - time.monotonic())
         last = seen()
-        answered = [each.result() for each in talking]
-    tokens, chats = sum(count for count, _ in answered), sum(number for _, number in answered)
-    drained = time.monotonic() + LONGEST_DRAIN_S
-    while name.startswith("with ") and len(gateway.of("session_saved")) - before < chats:
-        if time.monotonic() > drained:
-            raise SystemExit(f"{chats} sessions were not saved: {gateway.of('session_not_saved')[-1:]}")
-        time.sleep(0.1)
+        tokens = sum(each.result() for each in talking)
+    expected = load.waiting if saves else 0
+    until = time.monotonic() + LONGEST_SAVING_S
+    while (left := already + expected - len(gateway.of("session_saved"))) > 0:
+        if time.monotonic() > until:
+            raise SystemExit(f"{left} sessions were not saved: {gateway.of('session_not_saved')[-1:]}")
+        time.sleep(0.05)
     gateway_cpu, server_cpu, saved = (after - before for after, before in zip(last, first, strict=True))
-    return Turn(tokens=tokens, gateway_cpu=gateway_cpu, server_cpu=server_cpu, saved=int(saved))
+    return Turn(
+        tokens=tokens,
+        gateway_cpu=gateway_cpu,
+        server_cpu=server_cpu,
+        saved=int(saved),
+        waiting=already + expected - int(last[2]),
+    )
 
 
 def main() -> int:
@@ -328,7 +351,7 @@ def main() -> int:
     parser.add_argument("--root", type=Path, help="root with the programs and the demo model")
     parser.add_argument("--only", nargs="*", choices=["returning", "first_token", "saving"])
     parser.add_argument("--layers", type=int, default=22, help="layers of the large model; 22: 1 B weights")
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=4, help="pairs of turns")
     given = parser.parse_args()
     from llama_runner.store.layout import usable_root  # noqa: PLC0415 - the path is set above
 

@@ -2,7 +2,8 @@
 
     python benchmarks/warm.py [--root DIR] [--rounds 10]
 
-Prepares the demo model, then measures in turns, each until ``/health`` answers with 200:
+Prepares the demo model in the root (by default that of LLAMA_RUNNER_ROOT, else the repository; without programs there
+llama.cpp is compiled, which takes minutes), then measures in turns, each until ``/health`` answers with 200:
 ``direct``: llama-server with the argv that we would use; ``ours``: the ``llama-runner run`` command.
 Also ``plan`` as a whole process, the peak memory of our process, and which files of the store it opens.
 Prints one JSON document; times are medians in seconds.
@@ -22,7 +23,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+DEFAULT_ROOT = os.environ.get("LLAMA_RUNNER_ROOT") or str(Path(__file__).parents[1])
+"""Where ``scripts/run_server.sh --demo`` of this checkout puts programs and models."""
+
+READY_S = 60.0
+"""How long a server may take until it answers."""
 
 GOALS = {"warm_start_s": 0.15, "warm_start_per_python_pass": 8.0, "plan_s": 0.15, "memory_mb": 45.0, "model_mb": 1.0}
 
@@ -50,10 +57,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def until_healthy(argv: list[str], port: int) -> tuple[float, subprocess.Popen[bytes]]:
+def until_healthy(
+    argv: list[str], port: int, *, errors: IO[bytes] | int = subprocess.DEVNULL
+) -> tuple[float, subprocess.Popen[bytes]]:
     """Start a command and return how long it takes until the server at ``port`` is healthy."""
     began = time.perf_counter()
-    child = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=errors)
     while True:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
         try:
@@ -66,6 +75,9 @@ def until_healthy(argv: list[str], port: int) -> tuple[float, subprocess.Popen[b
             connection.close()
         if child.poll() is not None:
             raise SystemExit(f"{argv[0]} ended with {child.returncode} before it was healthy")
+        if time.perf_counter() - began > READY_S:
+            end(child)
+            raise SystemExit(f"{' '.join(argv)} was not healthy within {READY_S:g} s")
 
 
 def end(child: subprocess.Popen[bytes]) -> None:
@@ -90,18 +102,12 @@ def peak_memory(pid: int) -> float:
 
 def opened_files(command: list[str], port: int) -> dict[str, int]:
     """Return the files below the root that our process opens in a warm run, with their sizes."""
-    child = subprocess.Popen(
-        [sys.executable, "-c", AUDIT, *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=5).close()
-            break
-        except OSError:
-            time.sleep(0.01)
-    time.sleep(0.5)  # until it has seen that the server is ready
-    child.send_signal(signal.SIGTERM)
-    _, said = child.communicate()
+    with tempfile.TemporaryFile() as errors:  # a pipe that nobody reads may be full before the server is ready
+        _, child = until_healthy([sys.executable, "-c", AUDIT, *command], port, errors=errors)
+        time.sleep(0.5)  # until it has seen that the server is ready
+        end(child)
+        errors.seek(0)
+        said = errors.read().decode(errors="replace")
     [line] = [line for line in said.splitlines() if line.startswith("AUDIT ")]
     found: dict[str, int] = json.loads(line.removeprefix("AUDIT "))
     return {path: size for path, size in found.items() if "/logs/" not in path}
@@ -110,10 +116,10 @@ def opened_files(command: list[str], port: int) -> dict[str, int]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--root")
+    parser.add_argument("--root", default=DEFAULT_ROOT)
     parser.add_argument("--rounds", type=int, default=10)
     given = parser.parse_args()
-    root = given.root or os.environ.get("LLAMA_RUNNER_ROOT") or tempfile.mkdtemp()
+    root = str(Path(given.root).resolve())
     package = Path(__file__).parents[1] / "llama_runner"
     subprocess.run([sys.executable, "-m", "compileall", "-q", str(package)], check=True)
     runner = [str(Path(sys.executable).with_name("llama-runner"))]

@@ -200,7 +200,7 @@ async def _stream(
     try:
         async for events in event_stream(_pieces(lease, answer)):
             if turn is not None:
-                turn.read(events)
+                turn.take(events)
             await stream.send([each for data in events for each in translator.feed(data)])
         if not translator.ended:
             raise ServerLost(lease.model.name)

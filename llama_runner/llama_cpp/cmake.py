@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 PROJECT_INCLUDE = Path(__file__).with_name("project_include.cmake")
 """File that CMake includes after ``project()``; its content is part of a build's key."""
 
+FASTER_BUILD = PROJECT_INCLUDE.with_name("faster_build.cmake")
+"""File that CMake includes in ``project()``. It changes no byte of the programs and is not part of the key."""
+
 TARGETS = (
     *("llama-server", "llama-quantize", "llama-imatrix", "llama-perplexity"),
     *("llama-fit-params", "llama-bench"),
@@ -130,6 +133,7 @@ def configure_command(
     return [
         *(str(cmake), "-S", str(source), "-B", str(build), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"),
         *(f"-D{variable}={path}" for variable, path in compilers),
+        f"-DCMAKE_PROJECT_TOP_LEVEL_INCLUDES={FASTER_BUILD}",
         f"-DCMAKE_PROJECT_INCLUDE={PROJECT_INCLUDE}",
         # libraries lie beside the programs, with one name each, and are found relative to them
         *([f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={build / 'bin'}"] if shared else []),

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from llama_runner.core.step_interfaces import Workspace
 
-MEMORY_PER_JOB = 1700 << 20
-"""The largest unit of the tree takes 1570 MiB to compile with GCC 12.2."""
+MEMORY_PER_JOB = 1200 << 20
+"""The largest unit of the tree takes 1080 MiB to compile with GCC 12.2."""
 _OUT_OF_MEMORY = (
     *("Killed signal terminated program", "virtual memory exhausted", "out of memory", "std::bad_alloc"),
     *("Cannot allocate memory", "killed by signal 9", "signal 9 (core dumped)", "[code=137]", "compiler out of heap"),

@@ -168,10 +168,12 @@ class StateStore:
                     if each is not None:
                         each.unlink()
             raise
-        if before is not None and before.file != record.file:  # no other: another gateway may be about to name it
-            with suppress(OSError):
-                path.with_name(before.file).unlink()
-        sync_directory(directory)
+        try:
+            sync_directory(directory)  # before the older state is gone: a power cut leaves one of them
+        finally:
+            if before is not None and before.file != record.file:  # no other: another gateway may be about to name it
+                with suppress(OSError):
+                    path.with_name(before.file).unlink()
         return record
 
     def has(self, name: SessionName, key: str, model: str) -> bool:

@@ -20,6 +20,7 @@ def test_cmake_is_called_with_exactly_these_arguments() -> None:
     assert argv == [
         *("/c", "-S", "/s", "-B", "/b", "-G", "Ninja", "-DCMAKE_MAKE_PROGRAM=/n"),
         *("-DCMAKE_C_COMPILER=/cc", "-DCMAKE_CXX_COMPILER=/cxx"),
+        f"-DCMAKE_PROJECT_TOP_LEVEL_INCLUDES={cmake.FASTER_BUILD}",
         *(f"-DCMAKE_PROJECT_INCLUDE={cmake.PROJECT_INCLUDE}", "-DX=1"),
     ]
 

@@ -17,9 +17,9 @@ import pytest
 from llama_runner import Runner
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.demo import ANSWER, MODEL_DIRECTORY, QUESTION
-from llama_runner.request.artifact_options import ARTIFACTS
+from llama_runner.request.model_and_build_options import ARTIFACTS
+from llama_runner.serving.llama_server.absolute_option_paths import absolute_options
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, spec_of
-from llama_runner.serving.llama_server.option_paths import absolute_options
 from llama_runner.store.digest_cache import source_stamp
 from llama_runner.system.platforms import IS_WINDOWS
 from tests.windows.commands import call

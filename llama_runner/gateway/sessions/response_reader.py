@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+from contextlib import suppress
 from typing import Any
 
-from llama_runner.gateway.sessions.chat_messages import COMPLETIONS, MESSAGES, RESPONSES
+from llama_runner.gateway.sessions.chat_messages import CHAT, COMPLETIONS, MESSAGES, RESPONSES
 
 Json = dict[str, Any]
 
@@ -35,19 +37,20 @@ class AnswerReader:
                 self.event(line[5:])
 
     def feed_ends(self, data: bytes) -> None:
-        """Read the first and the last events of a whole stream: they have the counts, and whether it is complete."""
-        events = data.rstrip(b"\n").split(b"\n\n", 1)[:1] + data.rstrip(b"\n").rsplit(b"\n\n", _LAST)[-_LAST:]
-        self.feed(b"\n".join(events))
+        """Read the events of a whole stream that have the counts, and whether it is complete."""
+        data = data.rstrip(b"\n")
+        first = data.split(b"\n\n", 1)[:1] if self.path == MESSAGES else []
+        self.feed(b"\n".join(first + data.rsplit(b"\n\n", _LAST)[-_LAST:]))
 
-    def event(self, data: bytes | str) -> None:
+    def event(self, data: bytes) -> None:
         """Read the data of one event."""
-        try:
+        if data.strip() == b"[DONE]":
+            self.is_complete = True
+            return
+        with suppress(ValueError, RecursionError, AttributeError, LookupError, TypeError):
             found = json.loads(data)
             if isinstance(found, dict):
                 self._read_event(found)
-        except (ValueError, RecursionError, AttributeError, LookupError, TypeError):
-            if data.strip() in (b"[DONE]", "[DONE]"):
-                self.is_complete = True
 
     def whole(self, body: bytes) -> None:
         """Read a whole answer."""
@@ -146,6 +149,19 @@ class AnswerReader:
         if self._calls:
             message["tool_calls"] = [call for _, call in sorted(self._calls.items())]
         return [message]
+
+
+_ENDS = {
+    CHAT: re.compile(rb'"finish_reason": ?"'),
+    MESSAGES: re.compile(rb'"message_stop"'),
+    RESPONSES: re.compile(rb'"response\.(?:completed|incomplete)"'),
+}
+"""What the event has that completes an answer. Quotes in a text are escaped."""
+
+
+def may_end_in(path: str, data: bytes) -> bool:
+    """Return whether an answer of a path may be complete with these events. They are not read for it."""
+    return path in _ENDS and _ENDS[path].search(data) is not None
 
 
 def items_of_events(path: str, data: bytes) -> list[Json] | None:

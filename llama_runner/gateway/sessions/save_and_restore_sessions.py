@@ -266,9 +266,8 @@ class ProcessSessions:
         began = time.monotonic()
         try:
             prompt = await self._prefix(said)
-            content = await asyncio.to_thread(store.content_digest, prompt)
-            key = held.key
-            if not held.is_unusable and await asyncio.to_thread(store.keeps, held.name, key, model, content):
+            content, is_kept = await asyncio.to_thread(self._compared, held, prompt)
+            if is_kept:
                 self._held.settle(held, said)
                 return True
             async with self._gate:
@@ -305,6 +304,12 @@ class ProcessSessions:
         )
         await self._keep_quota()
         return True
+
+    def _compared(self, held: Held, prompt: object) -> tuple[str, bool]:
+        """Return the digest of a prompt, and whether the state of it is on disk already. Blocks."""
+        store = self._saving.store
+        content = store.content_digest(prompt)
+        return content, not held.is_unusable and store.keeps(held.name, held.key, self._saving.model, content)
 
     async def _keep_quota(self) -> None:
         try:

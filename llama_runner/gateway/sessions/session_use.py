@@ -59,6 +59,8 @@ class SessionUse:
 
     def __init__(self, process: Holder, name: SessionName, key: str, more: Json) -> None:
         self.process, self.name, self.key, self.more = process, name, key, more
+        self.state = f"{name.digest} {key}"
+        """Identifies the state that it uses."""
         self.known = 0
         """Tokens of the state that was found."""
         self.source = "none"
@@ -69,11 +71,6 @@ class SessionUse:
         """Whether there is a state on disk that could not be restored."""
         self.outcome = "new"
         """``hit``, ``miss``, or ``new`` where there was no state."""
-
-    @property
-    def state(self) -> str:
-        """Identifies the state that it uses."""
-        return f"{self.name.digest} {self.key}"
 
     def counted(self, cached: int | None, prompt: int | None) -> None:
         """Take what the process said of the prompt: a state of which little was reused is a miss."""
