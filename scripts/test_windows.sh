@@ -94,7 +94,7 @@ export PYTHONPYCACHEPREFIX="Z:${cache//\//\\}\\bytecode" # not beside that of th
 unset PYTHONDONTWRITEBYTECODE
 export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
 if (($# == 0)); then
-    set -- -q -rs tests/windows tests/{core,system,engine,sources,request,convert,cli}
+    set -- -q -rs tests/windows tests/core tests/system tests/engine tests/sources tests/request tests/convert tests/cli
 fi
 # pytest itself leaves a directory open there when it removes older temporary directories
 windows_python -m pytest -p no:cacheprovider -p no:unraisableexception -p tests.windows.left_out "$@"

@@ -180,9 +180,9 @@ def change_time_ns(file: int | str | Path, status: os.stat_result) -> int:
     The file is a path or a descriptor. Its ``status`` has this time on POSIX; on Windows, when the file was made.
     """
     if sys.platform == "win32":
-        from llama_runner.system import windows_jobs_and_events  # noqa: PLC0415 - only there
+        from llama_runner.system import windows_change_time  # noqa: PLC0415 - only there
 
-        return windows_jobs_and_events.change_time_ns(file) or status.st_ctime_ns
+        return windows_change_time.change_time_ns(file) or status.st_ctime_ns
     return status.st_ctime_ns
 
 

@@ -1,6 +1,4 @@
-"""What only Windows has: jobs and named events, for signals and process groups, and a file's time of change.
-
-The module is empty on other systems.
+"""Jobs and named events of Windows, for what signals and process groups do elsewhere. Empty on other systems.
 
 A process that takes requests (to end, to hang up) makes an event for each, with its process id in the name. Who sends
 one sets that event. The events are of one session of a user; they go with the process.
@@ -12,7 +10,6 @@ import sys
 
 if sys.platform == "win32":
     import ctypes
-    import msvcrt
     import signal
     import threading
     from ctypes import wintypes
@@ -21,15 +18,11 @@ if sys.platform == "win32":
     if TYPE_CHECKING:
         import subprocess
         from collections.abc import Callable
-        from pathlib import Path
 
     _END, _HANG_UP = "end", "hang-up"
     _EVENT_MODIFY_STATE, _FOREVER = 0x0002, 0xFFFFFFFF
     _KILL_ON_CLOSE, _EXTENDED_LIMITS, _LIMITS_BYTES, _FLAGS_AT = 0x2000, 9, 144, 16
     """Of JOBOBJECT_EXTENDED_LIMIT_INFORMATION on a 64-bit system."""
-    _BASIC_INFO, _BASIC_INFO_BYTES, _CHANGE_TIME_AT, _UNIX_EPOCH = 0, 40, 24, 116_444_736_000_000_000
-    """Of FILE_BASIC_INFO; its times are in units of 100 ns since 1601."""
-    _READ_ATTRIBUTES, _SHARE_ALL, _OPEN_EXISTING, _DIRECTORIES_TOO = 0x80, 7, 3, 0x02000000
 
     _kernel = ctypes.WinDLL("kernel32", use_last_error=True)
     for _name, _result, _arguments in (
@@ -48,19 +41,6 @@ if sys.platform == "win32":
             "WaitForMultipleObjects",
             wintypes.DWORD,
             (wintypes.DWORD, ctypes.POINTER(wintypes.HANDLE), wintypes.BOOL, wintypes.DWORD),
-        ),
-        (
-            "CreateFileW",
-            wintypes.HANDLE,
-            (
-                *(wintypes.LPCWSTR, wintypes.DWORD, wintypes.DWORD, wintypes.LPVOID, wintypes.DWORD, wintypes.DWORD),
-                wintypes.HANDLE,
-            ),
-        ),
-        (
-            "GetFileInformationByHandleEx",
-            wintypes.BOOL,
-            (wintypes.HANDLE, ctypes.c_int, wintypes.LPVOID, wintypes.DWORD),
         ),
         ("CloseHandle", wintypes.BOOL, (wintypes.HANDLE,)),
     ):
@@ -112,28 +92,6 @@ if sys.platform == "win32":
     def request_hang_up(pid: int) -> bool:
         """Ask a process to hang up; False if it takes no such requests."""
         return _set(_event(pid, _HANG_UP))
-
-    def change_time_ns(file: int | str | Path) -> int:
-        """Return when the bytes or attributes of a file changed, a path or a descriptor. Raises ``OSError``.
-
-        Returns 0 where the file system does not keep that, as FAT.
-        """
-        found = ctypes.create_string_buffer(_BASIC_INFO_BYTES)
-        if isinstance(file, int):
-            handle = msvcrt.get_osfhandle(file)
-        else:
-            handle = _kernel.CreateFileW(
-                str(file), _READ_ATTRIBUTES, _SHARE_ALL, None, _OPEN_EXISTING, _DIRECTORIES_TOO, None
-            )
-            if handle == wintypes.HANDLE(-1).value:
-                raise ctypes.WinError(ctypes.get_last_error())
-        try:
-            is_known = _kernel.GetFileInformationByHandleEx(handle, _BASIC_INFO, found, _BASIC_INFO_BYTES)
-        finally:
-            if not isinstance(file, int):
-                _kernel.CloseHandle(handle)
-        value = ctypes.c_int64.from_buffer(found, _CHANGE_TIME_AT).value if is_known else 0
-        return (value - _UNIX_EPOCH) * 100 if value else 0
 
     def _event(pid: int, name: str) -> str:
         return f"Local\\llama-runner-{pid}-{name}"

@@ -20,7 +20,13 @@ from llama_runner.core.errors import DownloadError, Interrupted
 from llama_runner.core.sizes import size_text
 from llama_runner.sources.hub.error_mapping import map_error
 from llama_runner.sources.hub.hash_while_downloading import INCOMPLETE, FileHashes, TailHasher, hash_file
-from llama_runner.sources.hub.http_transfer import FileReceiver, PartialFile, TransferControl, TransferLimits
+from llama_runner.sources.hub.http_transfer import (
+    FileReceiver,
+    PartialFile,
+    TransferControl,
+    TransferLimits,
+    WrongStart,
+)
 from llama_runner.system.platforms import IS_WINDOWS
 
 if TYPE_CHECKING:
@@ -212,12 +218,16 @@ class _Download:
         if here:
             self._control.notice("resuming", f"{file.name}: going on from {size_text(here)}")
         self._sizes[file.name] = here
-        with path.open("ab", buffering=0) as opened, TailHasher(path, file, self._control.is_stopped) as hasher:
-            receiver.receive(
-                PartialFile(path, self._pin, file, opened, hasher),
-                lambda size: self._sizes.__setitem__(file.name, size),
-            )
-            return hasher.result()
+        try:
+            with path.open("ab", buffering=0) as opened, TailHasher(path, file, self._control.is_stopped) as hasher:
+                receiver.receive(
+                    PartialFile(path, self._pin, file, opened, hasher),
+                    lambda size: self._sizes.__setitem__(file.name, size),
+                )
+                return hasher.result()
+        except WrongStart:
+            path.unlink()  # it is closed: Windows deletes no open file
+            raise
 
     def _usable(self, path: Path, file: RemoteFile) -> int:
         """Return the number of bytes of a partial file to resume from; remove one that cannot be resumed."""

@@ -44,9 +44,13 @@ def wrong_length_error(repo: str, file: str, expected: int, found: int) -> Downl
     )
 
 
-def wrong_start_error(repo: str, file: str, found: bytes) -> DownloadError:
+class WrongStart(DownloadError):
+    """A ``.gguf`` file begins without GGUF's magic number."""
+
+
+def wrong_start_error(repo: str, file: str, found: bytes) -> WrongStart:
     """Return the error for a ``.gguf`` file without GGUF's magic number."""
-    return DownloadError(
+    return WrongStart(
         f"{file} of {repo} is not a GGUF file: it begins with {found!r} instead of {MAGIC!r}",
         hint="choose another file, or another repository; a proxy may also have sent a page of its own",
     )
@@ -170,8 +174,6 @@ class PartialFile:
         with open_regular(self.path) as opened:
             start = opened.read(len(MAGIC))
         if start != MAGIC:
-            self._opened.close()  # else Windows would not delete it
-            self.path.unlink()
             raise wrong_start_error(self.pin.repo, self.file.name, start)
 
 

@@ -20,6 +20,7 @@ COMMIT = "c" * 40
 WEIGHTS = b"GGUF" + bytes(range(256)) * 12_000
 CONFIG = b'{"architectures": ["LlamaForCausalLM"]}'
 OTHER_DEVICE = Path("/dev/shm")
+NEEDED_BY_PYTHON = ("PYTHONPATH", "SYSTEMROOT", "USERPROFILE")
 
 
 def in_lfs(name: str, content: bytes) -> RemoteFile:
@@ -91,9 +92,9 @@ def test_the_cache_is_where_huggingface_hub_itself_looks(
     file = in_lfs("model.gguf", WEIGHTS)
     stored = cache.add(file, WEIGHTS)
     asked = "import huggingface_hub.constants as c; print(c.HF_HUB_CACHE)"
-    of_system = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}  # Windows needs it
+    of_system = {name: os.environ[name] for name in NEEDED_BY_PYTHON if name in os.environ}
     theirs = subprocess.run(
-        [sys.executable, "-c", asked], env=environment | of_system, check=True, capture_output=True, text=True
+        [sys.executable, "-c", asked], env=of_system | environment, check=True, capture_output=True, text=True
     )
     assert Path(theirs.stdout.strip()) == tmp_path / directory
     assert find_cached(cache.pin, file, environment) == stored
