@@ -2,12 +2,14 @@
 
     python benchmarks/build.py --tree DIR [--only documented,ours,cached,interrupted,each] [--jobs N] [--cache DIR]
     python benchmarks/build.py --tree DIR --only each --measures all_measures,without_measuring_programs
+    python benchmarks/build.py --tree DIR --only documented,ours --models demo.gguf,1b.gguf
 
 ``--tree`` is the pinned source tree, unpacked (``vendor/llama.cpp-b…`` of any root); it is copied first. Prints one
 JSON document. CPU seconds are user and system time of all processes; the documented build, and ours where it is cold,
 use no compiler cache. ``interrupted`` is ended with Ctrl-C at half of its objects and run again; its second part is
 compared with ``ours``. ``each`` takes one measure away at a time, or adds one, which is a whole build for each, and
-says what the objects of ours cost; ``--measures`` names some of them.
+says what the objects of ours cost; ``--measures`` names some of them. ``--models`` names files that llama-bench of the
+documented build and of ours read and continue in turns; the ratios are of the fastest of ``--rounds``.
 """
 
 from __future__ import annotations
@@ -36,6 +38,12 @@ if TYPE_CHECKING:
 
 GOALS = {"ours": 0.36, "cached": 0.10, "interrupted": 0.55}
 """CPU time at most: of the documented build, of the documented build, of a whole build of ours."""
+
+SLOWEST = 0.99
+"""Tokens per second of our llama-bench at least, of those of the documented build."""
+
+READ_AND_WRITE = ("-p", "128", "-n", "64", "-r", "2", "-o", "json")
+"""Arguments of llama-bench: a prompt of 128 tokens, then 64 tokens, twice each."""
 
 PARTS = ("documented", "ours", "cached", "interrupted")
 
@@ -73,13 +81,11 @@ Executor(store, observer, on_event, lock_timeout=10).execute(observer.plan([step
 FIRST = ("llama-server", "llama-quantize", "llama-fit-params")
 """The programs that the first answer takes: the demo model is quantized, and its memory is asked about."""
 
-LATE = "--param=ggc-min-heapsize=524288"
-"""GCC collects its garbage from a heap of 1 GiB on, instead of 256 MiB."""
-
 MEASURES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "all_measures": ((), cmake.TARGETS),
     "without_measuring_programs": ((), FIRST),
-    "with_late_garbage_collection": ((f"-DCMAKE_C_FLAGS={LATE}", f"-DCMAKE_CXX_FLAGS={LATE}"), cmake.TARGETS),
+    "with_the_earlier_file": ((f"-DCMAKE_PROJECT_INCLUDE={cmake.EARLIER_INCLUDE}",), cmake.TARGETS),
+    "with_pages_as_numbers": (("-DCMAKE_PROJECT_TOP_LEVEL_INCLUDES=",), cmake.TARGETS),
     "without_unity": (("-DCMAKE_UNITY_BUILD=OFF",), cmake.TARGETS),
     "with_warnings": (("-DLLAMA_ALL_WARNINGS=ON",), cmake.TARGETS),
     "with_every_target": (
@@ -126,14 +132,15 @@ def clean(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), **(more or {"CCACHE_DISABLE": "1"})}
 
 
-def documented(tree: Path, folder: Path, jobs: int) -> dict[str, Any]:
-    """``cmake -B build && cmake --build build --config Release``, in a copy of the tree."""
+def documented(tree: Path, folder: Path, jobs: int, kept: Path) -> dict[str, Any]:
+    """``cmake -B build && cmake --build build --config Release``, in a copy of the tree; its programs are kept."""
     copy = folder / "documented"
     shutil.copytree(tree, copy, symlinks=True)
     program = tool_path("cmake")
     first = measured([program, "-B", "build"], env=clean(), cwd=copy)
     command = [program, "--build", "build", "--config", "Release", "-j", str(jobs)]
     second = measured(command, env=clean(), cwd=copy)
+    shutil.move(copy / "build" / "bin", kept)
     shutil.rmtree(copy)
     return {name: round(first[name] + second[name], 1) for name in first}
 
@@ -157,6 +164,27 @@ def programs(root: Path) -> dict[str, str]:
     """Return the digests of what was built."""
     [directory] = (root / "bins").glob("*/*")
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in directory.glob("llama-*")}
+
+
+def inference(programs: Mapping[str, Path], models: list[Path], rounds: int) -> dict[str, Any]:
+    """Return for each model how many tokens per second our llama-bench reads and writes, of the documented build's."""
+    found: dict[str, Any] = {}
+    for model in models:
+        fastest: dict[tuple[str, str], float] = {}
+        for _ in range(rounds):
+            for name, directory in programs.items():
+                argv = [str(directory / "llama-bench"), "-m", str(model), *READ_AND_WRITE]
+                env = clean() | {"LD_LIBRARY_PATH": str(directory)}
+                for each in json.loads(subprocess.run(argv, check=True, capture_output=True, env=env).stdout):
+                    key = name, "write" if each["n_gen"] else "read"
+                    fastest[key] = max(fastest.get(key, 0.0), each["avg_ts"])
+        ratios = {way: round(fastest["ours", way] / fastest["documented", way], 3) for way in ("read", "write")}
+        found[model.name] = {
+            "tokens_per_s": {" ".join(key): round(value, 1) for key, value in fastest.items()},
+            "ratios": ratios,
+            "reached": min(ratios.values()) >= SLOWEST,
+        }
+    return found
 
 
 def costliest(log: Path, count: int = 12) -> dict[str, float]:
@@ -212,6 +240,8 @@ def main() -> None:
     parser.add_argument("--tree", type=Path, required=True)
     parser.add_argument("--only", default=",".join(PARTS))
     parser.add_argument("--measures", default=",".join(MEASURES), help="what each builds")
+    parser.add_argument("--models", default="", help="GGUF files for llama-bench of both builds, comma-separated")
+    parser.add_argument("--rounds", type=int, default=5, help="of llama-bench")
     parser.add_argument("--cache", type=Path, help="directory of the compiler cache, to keep it")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     options = parser.parse_args()
@@ -221,11 +251,16 @@ def main() -> None:
         folder = Path(name)
         built: list[dict[str, str]] = []
         if "documented" in parts:
-            result["documented"] = documented(tree, folder, jobs)
+            result["documented"] = documented(tree, folder, jobs, folder / "documented-bin")
         if "ours" in parts:
             result["ours"] = ours(tree, folder / "ours", jobs, clean())
             result["costliest_objects"] = costliest(folder / "ours" / "ninja_log")
             built.append(programs(folder / "ours"))
+        if options.models:
+            [made] = (folder / "ours" / "bins").glob("*/*")
+            both = {"documented": folder / "documented-bin", "ours": made}
+            models = [Path(name).resolve() for name in options.models.split(",")]
+            result["inference"] = inference(both, models, options.rounds)
         if "cached" in parts:
             cache = {"CCACHE_DIR": str(options.cache or folder / "cache")}
             result["filling_the_cache"] = ours(tree, folder / "filling", jobs, clean(**cache))

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 PROJECT_INCLUDE = Path(__file__).with_name("project_include.cmake")
 """File that CMake includes after ``project()``; its content is part of a build's key."""
 
+EARLIER_INCLUDE = PROJECT_INCLUDE.with_name("earlier_project_include.cmake")
+"""What ``PROJECT_INCLUDE`` was: older stores, lock files and remote stores have builds that were made with it."""
+
+EARLIER_DIGEST = "7f632df9004c73890f3c24168e8d456e0be90b66f0cc11140d64779a060ee183"
+"""The SHA-256 of ``EARLIER_INCLUDE``."""
+
 FASTER_BUILD = PROJECT_INCLUDE.with_name("faster_build.cmake")
 """File that CMake includes in ``project()``. It changes no byte of the programs and is not part of the key."""
 
@@ -121,8 +127,19 @@ def definitions(
     return tuple(f"-D{name}={value}" for name, value in values.items())
 
 
+def project_include(digest: str) -> Path:
+    """Return the file with this digest that CMake includes after ``project()``."""
+    return EARLIER_INCLUDE if digest == EARLIER_DIGEST else PROJECT_INCLUDE
+
+
 def configure_command(
-    cmake: Path, ninja: Path, source: Path, build: Path, compilers: Iterable[tuple[str, Path]], given: Iterable[str]
+    cmake: Path,
+    ninja: Path,
+    source: Path,
+    build: Path,
+    compilers: Iterable[tuple[str, Path]],
+    given: Iterable[str],
+    include: Path = PROJECT_INCLUDE,
 ) -> list[str]:
     """Return the command that configures a build directory. Its paths are not part of the key.
 
@@ -134,7 +151,7 @@ def configure_command(
         *(str(cmake), "-S", str(source), "-B", str(build), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"),
         *(f"-D{variable}={path}" for variable, path in compilers),
         f"-DCMAKE_PROJECT_TOP_LEVEL_INCLUDES={FASTER_BUILD}",
-        f"-DCMAKE_PROJECT_INCLUDE={PROJECT_INCLUDE}",
+        f"-DCMAKE_PROJECT_INCLUDE={include}",
         # libraries lie beside the programs, with one name each, and are found relative to them
         *([f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={build / 'bin'}"] if shared else []),
         *(["-DCMAKE_BUILD_RPATH_USE_ORIGIN=ON", "-DCMAKE_PLATFORM_NO_VERSIONED_SONAME=ON"] if shared else []),

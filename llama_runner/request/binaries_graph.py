@@ -67,11 +67,19 @@ def build(wanted: BinariesOptions, facts: ProgramFacts) -> Programs:
         return Programs(_present(facts.present, wanted, facts), tree_of(facts.pin))
     assert facts.build is not None, "programs are present, or it is known how to build them"
     programs = _compiled(wanted, facts, facts.build)
-    why = facts.rejected.get(programs.identity or "")
+    why = _rejection(programs, wanted, facts)
     if not programs.automatic or facts.portable is None or why is None:
         return programs
     why = f"building for {PORTABLE}: what was best for this machine was rejected ({why})"
     return _compiled(wanted, facts, facts.portable).replace(why=why)
+
+
+def _rejection(programs: Programs, wanted: BinariesOptions, facts: ProgramFacts) -> str | None:
+    """Return why such programs were rejected, also if they were built with the earlier CMake file."""
+    if not facts.rejected or facts.build is None:
+        return None
+    earlier = _compiled(wanted, facts, facts.build.replace(project_include=cmake.EARLIER_DIGEST))
+    return facts.rejected.get(programs.identity or "") or facts.rejected.get(earlier.identity or "")
 
 
 def _present(found: Present, wanted: BinariesOptions, facts: ProgramFacts) -> Node:
@@ -109,7 +117,7 @@ def _compiled(wanted: BinariesOptions, facts: ProgramFacts, machine: BuildFacts)
             pinned=isinstance(tree.node, UnpackSource),
         ),
         targets=cmake.targets(backend),
-        project_include=facts.project_include,
+        project_include=machine.project_include,
         compilers=machine.toolchain.identity,
         environment=facts.environment,
         os_and_arch=facts.platform,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+    from llama_runner.core.artifact_record import Record
     from llama_runner.core.errors import ToolError
     from llama_runner.llama_cpp.find_installed_build import InstalledPrograms
     from llama_runner.llama_cpp.gpu_detection import Gpus
@@ -113,6 +114,8 @@ class BuildFacts(Value):
     gpus: Gpus | None
     why: str | None = None
     """Why the backend was chosen; None where the user names it."""
+    project_include: str = ""
+    """The digest of the CMake file that is included in the build."""
 
 
 class ProgramFacts(Value):
@@ -135,8 +138,6 @@ class ProgramFacts(Value):
     """Files, or URLs."""
     cpu: str = ""
     """The features of the processor."""
-    project_include: str = ""
-    """The digest of the CMake file that is included in every build."""
     environment: tuple[str, ...] = ()
     """The variables that decide what a compiler writes, as ``NAME=VALUE``."""
 
@@ -265,8 +266,9 @@ def _of_build(
 ) -> ProgramFacts:
     """Return the facts with all that decides how programs are compiled on this machine."""
     # what records of earlier builds know of compilers and GPUs is not asked again
-    builds = (records.get(TREE) for _, records in store.directories(f"{layout.BUILDS}/{facts.platform}", "*"))
-    noted: list[Mapping[str, Any]] = [record.noted for record in builds if record is not None]
+    found = (records.get(TREE) for _, records in store.directories(f"{layout.BUILDS}/{facts.platform}", "*"))
+    records = [record for record in found if record is not None]
+    noted: list[Mapping[str, Any]] = [record.noted for record in records]
     choice = choose_backend(facts.platform, environment) if wanted.device == AUTO else None
     backend = backend_build_options.check_backend(choice.name if choice else wanted.device, facts.platform)
     rejected = rejected_builds(store.private)
@@ -286,16 +288,36 @@ def _of_build(
     portable = None
     if choice is not None and backend != PORTABLE and rejected:
         portable = _build_facts(wanted, PORTABLE, environment, noted, elsewhere)
+        portable = portable.replace(project_include=cmake.EARLIER_DIGEST)
+    options = cmake.definitions(backend=backend, build=build, commit="", keywords=wanted.compilation)
+    shared = known_compilers is not None or "-DGGML_NATIVE=OFF" in options
+    include = cmake.EARLIER_DIGEST if shared else _project_include(records, backend, build)
     return facts.replace(
-        build=_build_facts(wanted, backend, environment, noted, elsewhere).replace(why=choice and choice.why),
+        build=_build_facts(wanted, backend, environment, noted, elsewhere).replace(
+            why=choice and choice.why, project_include=include
+        ),
         portable=portable,
         rejected=rejected,
         tree=tree,
         patches=patches,
         cpu=cpu,
-        project_include=sha256(cmake.PROJECT_INCLUDE.read_bytes()).hexdigest(),
         environment=tuple(f"{name}={environment[name]}" for name in KEYED_ENVIRONMENT if environment.get(name)),
     )
+
+
+def _project_include(records: Iterable[Record], backend: str, build: int) -> str:
+    """Return the digest of the CMake file for a native build: the earlier one if a build here was made with that alone.
+
+    What other machines look for, in a remote store or by a digest in a lock file, is always made with the earlier one.
+    """
+    current = sha256(cmake.PROJECT_INCLUDE.read_bytes()).hexdigest()
+    params = (record.recipe.get("params") for record in records)
+    made = {
+        each.get("project_include")
+        for each in params
+        if isinstance(each, dict) and (each.get("backend"), each.get("build")) == (backend, build)
+    }
+    return cmake.EARLIER_DIGEST if cmake.EARLIER_DIGEST in made and current not in made else current
 
 
 def _build_facts(

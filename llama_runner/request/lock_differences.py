@@ -23,6 +23,8 @@ _SHOWN = 12
 _LONGEST = 100
 _COMPARED = ("source", "adapters", "steps", "build")
 """Members of an entry that are compared; ``options`` and ``tools`` are information only."""
+_NOT_COMPARED = {"project_include"}
+"""Says how the files of a build are put together: a native build is pinned by its source, any other by its digest."""
 ABSENT = "nothing"
 
 
@@ -112,7 +114,7 @@ def _differences(where: str, locked: Any, here: Any, in_scheme: InScheme) -> Ite
         if locked.get("step") != here.get("step"):  # programs of another kind: no other field can be compared
             yield Difference(f"{where}.step", locked.get("step"), here.get("step"))
             return
-        for name in sorted({*locked, *here}):
+        for name in sorted({*locked, *here} - _NOT_COMPARED):
             yield from _differences(f"{where}.{name}", locked.get(name), here.get(name), in_scheme)
     elif isinstance(locked, list) and isinstance(here, list) and sorted(map(str, locked)) != sorted(map(str, here)):
         gone, new = [each for each in locked if each not in here], [each for each in here if each not in locked]

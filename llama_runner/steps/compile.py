@@ -104,8 +104,9 @@ class CompileLlama(Step):
             try_nvcc(nvcc.path, self.toolchain.cxx.path, architectures, environment)
         compilers = self._compilers(self.toolchain)
         compilers += self._cache(workspace, [variable for variable, _ in compilers], environment)
+        include = cmake.project_include(self.project_include)
         configure = cmake.configure_command(
-            tool_path("cmake"), ninja, workspace.input("tree"), build, compilers, self.options
+            tool_path("cmake"), ninja, workspace.input("tree"), build, compilers, self.options, include
         )
         _remove_other_build(workspace.work, configure)
         said: list[str] = []
