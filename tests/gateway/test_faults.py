@@ -294,3 +294,19 @@ def test_a_thousand_clients_that_wait_for_the_next_token_are_served_and_cost_lit
         assert resident_mib(running) - before < 0.1 * COUNT
     running.wait_for(lambda: running.running()["one"]["in_flight"] == 0)
     assert running.chat("two")[0] == 200
+
+
+def test_a_gateway_collects_garbage_whoever_started_it(tmp_path: Path) -> None:
+    program = (
+        "import gc, sys\n"
+        "from llama_runner.core.errors import LlamaRunnerError\n"
+        "from llama_runner.gateway import main_process\n"
+        "gc.disable()\n"
+        "try:\n"
+        "    main_process.serve(sys.argv[1:])\n"
+        "except LlamaRunnerError:\n"
+        "    print(gc.isenabled())\n"
+    )
+    words = [sys.executable, "-c", program, "--config", str(tmp_path / "none.toml"), "--root", str(tmp_path)]
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "True"
